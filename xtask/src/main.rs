@@ -1,0 +1,2 @@
+//! The kflash command.
+fn main() {}
