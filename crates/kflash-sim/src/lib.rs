@@ -1,1 +1,7 @@
-//! placeholder
+//! Models of Klipper micro-controllers and their bootloaders, and ways to mount them: in process, on a pty with a fake
+//! sysfs tree, as USB/IP over TCP or into the kernel's vhci.
+//!
+//! The models share no codec with the drivers of `kflash`: they use its data types alone, so that a mirrored mistake
+//! fails.
+
+pub mod board;

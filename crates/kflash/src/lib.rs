@@ -1,1 +1,24 @@
-//! placeholder
+//! kflash takes the micro-controller of a 3D printer from whatever state it is in to running exactly the Klipper
+//! firmware that its host needs, and proves it.
+//!
+//! The modules are the stages of one flash, in order: [`discover`], [`identify`], [`obtain`], [`plan`], [`enter`],
+//! [`apply`], [`confirm`]; [`flash`] is the seven in a row. They speak through [`klipper`] and [`proto`] over a
+//! [`link`], on a [`host::Host`], waiting only by a [`clock::Clock`].
+//!
+//! The library never prints, never exits and never reads an environment variable.
+
+pub mod addr;
+pub mod board;
+pub mod chip;
+pub mod clock;
+pub mod discover;
+pub mod event;
+pub mod exit;
+pub mod flash;
+pub mod host;
+pub mod identify;
+pub mod image;
+pub mod klipper;
+pub mod link;
+pub mod plan;
+pub mod proto;

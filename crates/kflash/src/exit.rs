@@ -1,0 +1,82 @@
+//! Exit codes: stable, and the vocabulary of a Job's `podFailurePolicy`.
+
+use serde::Serialize;
+
+/// How a run ended, as the process's exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Flashed and confirmed, or already current: the board runs the application.
+    Ok = 0,
+    /// A bug in kflash; the board's state is unknown.
+    Internal = 1,
+    /// Arguments, configuration or profile are wrong; the board is untouched.
+    Usage = 2,
+    /// Image, board, bootloader or signature disagree, the device is ambiguous, or the chip is protected; nothing was erased.
+    Refused = 3,
+    /// No such device.
+    NotFound = 4,
+    /// The printer prints, or the port or lock is held.
+    Busy = 5,
+    /// The operating system denies access.
+    Denied = 6,
+    /// The firmware build failed.
+    Build = 7,
+    /// The firmware download failed.
+    Fetch = 8,
+    /// The bootloader could not be entered, or hands are needed and nobody is there.
+    Enter = 10,
+    /// Failed after the first erase; the board is in its bootloader.
+    Write = 11,
+    /// What was read back differs from the image; the board is in its bootloader.
+    Verify = 12,
+    /// Written and verified, but the board did not come back as expected.
+    Lost = 13,
+    /// Stopped by a signal before the first erase.
+    Cancelled = 14,
+    /// Written and verified, but the returning port was taken before it could be confirmed.
+    Taken = 15,
+    /// The board re-enumerated: run again in a fresh container.
+    Phase = 75,
+}
+
+/// Whether running the same command again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Again {
+    /// Nothing is left to do.
+    Done,
+    /// It may help.
+    Yes,
+    /// It may help once.
+    Once,
+    /// When what holds the board has let go of it.
+    Later,
+    /// At once, in a fresh container.
+    AtOnce,
+    /// It cannot help before something else has changed.
+    No,
+    /// A person has to look at the board first.
+    Person,
+}
+
+impl ExitCode {
+    /// The process exit status.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether trying again can help.
+    pub fn again(self) -> Again {
+        match self {
+            Self::Ok => Again::Done,
+            Self::Internal | Self::NotFound | Self::Fetch | Self::Enter | Self::Write | Self::Cancelled => Again::Yes,
+            Self::Usage | Self::Refused | Self::Denied | Self::Build => Again::No,
+            Self::Busy | Self::Taken => Again::Later,
+            Self::Verify => Again::Once,
+            Self::Lost => Again::Person,
+            Self::Phase => Again::AtOnce,
+        }
+    }
+}

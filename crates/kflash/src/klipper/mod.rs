@@ -1,0 +1,3 @@
+//! Klipper's own protocol: how running firmware is asked what it is.
+
+pub mod dictionary;
