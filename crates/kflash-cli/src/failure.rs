@@ -1,0 +1,96 @@
+//! How a verb fails: every failure says its exit code, in what state the board is left, and what may help.
+
+use std::any::Any;
+
+use kflash::discover::Place;
+use kflash::exit::ExitCode;
+use kflash::flash::{BoardState, FailureKind, FlashError};
+use serde::Serialize;
+
+/// A failed verb.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: ExitCode,
+    /// What happened, as a lowercase fragment.
+    pub message: String,
+    /// More lines: checks that disagree, devices to choose from.
+    pub details: Vec<String>,
+    /// What may help.
+    pub hint: Option<String>,
+    /// The board that was in play.
+    pub board: Option<Box<BoardLeft>>,
+}
+
+/// The board that a failure leaves behind.
+#[derive(Debug, Serialize)]
+pub struct BoardLeft {
+    /// In what state.
+    #[serde(rename = "board")]
+    pub state: BoardState,
+    /// Where it is, once one was chosen.
+    pub place: Option<Place>,
+    /// What kind of failure it was.
+    #[serde(flatten)]
+    pub kind: FailureKind,
+}
+
+/// A failure as the last line of JSON.
+#[derive(Serialize)]
+pub struct FailureJson<'a> {
+    result: &'static str,
+    exit_code: u8,
+    exit: ExitCode,
+    message: &'a str,
+    details: &'a [String],
+    hint: Option<&'a str>,
+    #[serde(flatten)]
+    board: Option<&'a BoardLeft>,
+    again: kflash::exit::Again,
+}
+
+impl Failure {
+    /// A failure with nothing but a code and a message.
+    pub fn new(exit: ExitCode, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), details: Vec::new(), hint: None, board: None }
+    }
+
+    /// Wrong arguments, configuration or profile.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Usage, message)
+    }
+
+    /// A panic: a bug of kflash.
+    pub fn internal_of_panic(panic: &(dyn Any + Send)) -> Self {
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        let board = BoardLeft { state: BoardState::Unknown, place: None, kind: FailureKind::Other };
+        Self { board: Some(Box::new(board)), ..Self::new(ExitCode::Internal, format!("this is a bug: {said}")) }
+    }
+
+    /// The failure as JSON.
+    pub fn json(&self) -> FailureJson<'_> {
+        FailureJson {
+            result: "failed",
+            exit_code: self.exit.code(),
+            exit: self.exit,
+            message: &self.message,
+            details: &self.details,
+            hint: self.hint.as_deref(),
+            board: self.board.as_deref(),
+            again: self.exit.again(),
+        }
+    }
+}
+
+impl From<FlashError> for Failure {
+    fn from(error: FlashError) -> Self {
+        Self {
+            exit: error.exit,
+            message: error.message,
+            details: error.details,
+            hint: None,
+            board: Some(Box::new(BoardLeft { state: error.board, place: error.place, kind: error.kind })),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The `kflash` command: one file per verb, renderers, hints. stdout carries the result, stderr everything else.
+
+mod args;
+mod boards;
+mod detect;
+mod doctor;
+mod failure;
+mod flash;
+mod inspect;
+mod plan;
+mod render;
+mod verify;
+
+use std::ffi::OsString;
+use std::panic;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use kflash::exit::ExitCode;
+
+use crate::args::Shared;
+use crate::failure::Failure;
+
+/// Takes the micro-controller of a 3D printer from whatever state it is in to running exactly the Klipper firmware
+/// that its host needs, and proves it.
+#[derive(Debug, Parser)]
+#[command(name = "kflash", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Detect(detect::Args),
+    Inspect(inspect::Args),
+    Plan(plan::Args),
+    Flash(flash::Args),
+    Verify(verify::Args),
+    Boards(boards::Args),
+    Doctor(doctor::Args),
+}
+
+/// Runs the command line `arguments` (the program's name first) and returns the process's exit status, one of
+/// [`ExitCode`].
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            render::result(&error.to_string());
+            return ExitCode::Ok.code();
+        }
+        Err(error) => {
+            let json = arguments.iter().any(|argument| argument == "--json");
+            return render::usage(&error, json).code();
+        }
+    };
+    // A bug must not look like anything else: one line, no backtrace whatever RUST_BACKTRACE says, exit 1.
+    panic::set_hook(Box::new(|_| {}));
+    let ended = panic::catch_unwind(|| match &cli.verb {
+        Verb::Detect(args) => detect::run(args, &cli.shared),
+        Verb::Inspect(args) => inspect::run(args, &cli.shared),
+        Verb::Plan(args) => plan::run(args, &cli.shared),
+        Verb::Flash(args) => flash::run(args, &cli.shared),
+        Verb::Verify(args) => verify::run(args, &cli.shared),
+        Verb::Boards(args) => boards::run(args, &cli.shared),
+        Verb::Doctor(args) => doctor::run(args, &cli.shared),
+    });
+    match ended {
+        Ok(Ok(exit)) => exit.code(),
+        Ok(Err(failure)) => render::failure(&failure, cli.shared.json).code(),
+        Err(panic) => render::failure(&Failure::internal_of_panic(panic.as_ref()), cli.shared.json).code(),
+    }
+}
+
+/// The command line as data, for man pages, completions and the README.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
