@@ -5,3 +5,4 @@
 //! fails.
 
 pub mod board;
+pub mod firmware;
