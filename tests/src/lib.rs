@@ -1,1 +1,4 @@
-//! placeholder
+//! What the end-to-end tests share. The tests themselves are in `tests/tests/`.
+
+pub mod binary;
+pub mod vm;

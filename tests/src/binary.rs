@@ -1,0 +1,42 @@
+//! The static programs that guests and containers run, as `make test-binaries` built them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// The static release build of the program `name`.
+///
+/// Panics if it was not built, or if one of its sources changed since: a test of a stale program proves nothing.
+pub fn static_binary(name: &str) -> PathBuf {
+    let release = target_dir().join(TARGET).join("release");
+    let binary = release.join(name);
+    let built =
+        modified(&binary).unwrap_or_else(|| panic!("{} is missing: run `make test-binaries`", binary.display()));
+    if let Some(newer) = sources(&release.join(format!("{name}.d")))
+        .iter()
+        .find(|source| modified(source).is_none_or(|changed| changed > built))
+    {
+        panic!("{} is newer than {}: run `make test-binaries`", newer.display(), binary.display());
+    }
+    binary
+}
+
+/// Cargo's target directory, as `tools/debian-packages` finds it, too.
+pub fn target_dir() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace");
+    root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// The prerequisites in a `.d` file of Cargo: one line, `program: source source ..`, blanks in names escaped.
+fn sources(dep_info: &Path) -> Vec<PathBuf> {
+    let text =
+        fs::read_to_string(dep_info).unwrap_or_else(|error| panic!("cannot read {}: {error}", dep_info.display()));
+    let (_, list) = text.split_once(": ").unwrap_or_else(|| panic!("{} lists no sources", dep_info.display()));
+    list.trim_end().replace("\\ ", "\0").split(' ').map(|name| PathBuf::from(name.replace('\0', " "))).collect()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
