@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tests::binary::static_binary;
 use tests::vm::Vm;
 
 #[test]
@@ -61,4 +62,12 @@ fn a_guest_that_hangs_is_killed() {
 #[should_panic(expected = "the guest died")]
 fn a_guest_that_powers_off_has_not_passed() {
     Vm::new().script("poweroff -f").run();
+}
+
+#[test]
+fn runs_the_static_program_as_an_ordinary_user() {
+    let outcome =
+        Vm::new().file(static_binary("kflash"), "kflash").script("as_user ./kflash --version > /out/version").run();
+    assert_eq!(outcome.code, 0, "{}", outcome.output);
+    assert_eq!(outcome.file("version"), format!("kflash {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
 }
