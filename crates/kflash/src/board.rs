@@ -134,6 +134,16 @@ pub enum Entry {
     Boot0,
 }
 
+impl Cable {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usb => "USB",
+            Self::Uart => "a UART",
+        }
+    }
+}
+
 /// What a person does with their hands, in words for this board.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

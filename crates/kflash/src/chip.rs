@@ -26,6 +26,9 @@ pub struct Chip {
     /// Whether a raw image runs from RAM (RP2040) and so holds no address of its own.
     #[serde(default)]
     pub runs_from_ram: bool,
+    /// Whether the core has no vector table offset register (Cortex-M0), so that it cannot tell where its application starts.
+    #[serde(default)]
+    pub lacks_vtor: bool,
     /// Address of the 16-bit flash size in KiB, where the chip has one.
     pub flash_size_register: Option<FlashAddr>,
     /// Address of the chip's unique id, where it can be read.

@@ -38,6 +38,16 @@ pub enum Protocol {
     Dfuse,
 }
 
+impl Protocol {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Katapult => "Katapult",
+            Self::Dfuse => "DFU",
+        }
+    }
+}
+
 /// What a target says of itself through its bootloader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetInfo {
