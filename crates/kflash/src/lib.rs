@@ -9,6 +9,7 @@
 
 pub mod addr;
 pub mod board;
+pub mod boards;
 pub mod chip;
 pub mod clock;
 pub mod discover;
