@@ -21,5 +21,6 @@ pub mod identify;
 pub mod image;
 pub mod klipper;
 pub mod link;
+pub mod obtain;
 pub mod plan;
 pub mod proto;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::klipper::zlib::{InflateError, Inflater, MAX_INFLATED};
 
 /// A data dictionary. Two are equal when every byte of their JSON is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,7 +40,73 @@ pub enum BuiltFor {
     CanBridge,
 }
 
+/// Why bytes are no data dictionary.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DictionaryError {
+    /// No zlib stream, or one whose checksum fails.
+    #[error("the data dictionary is no intact zlib stream")]
+    Corrupt,
+    /// The stream does not end.
+    #[error("the data dictionary breaks off after {0} bytes")]
+    Truncated(usize),
+    /// It inflates to more than any firmware holds.
+    #[error("the data dictionary inflates to more than {} KiB", MAX_INFLATED / 1024)]
+    TooLarge,
+    /// Bytes follow the stream.
+    #[error("{0} bytes follow the end of the data dictionary")]
+    TrailingBytes(usize),
+    /// The JSON is malformed, or has not the shape of a dictionary.
+    #[error("the data dictionary is malformed: {0}")]
+    Malformed(String),
+}
+
+/// The keys of the JSON that are looked at. `app` is missing in firmware from before Klipper had forks that set it.
+#[derive(Deserialize)]
+struct Keys {
+    #[serde(default = "klipper")]
+    app: String,
+    version: String,
+    #[serde(default)]
+    build_versions: String,
+    config: BTreeMap<String, serde_json::Value>,
+    commands: BTreeMap<String, i64>,
+    #[serde(default)]
+    responses: BTreeMap<String, i64>,
+}
+
+fn klipper() -> String {
+    "Klipper".to_owned()
+}
+
 impl Dictionary {
+    /// The dictionary of a whole zlib stream, as running firmware sends it in answer to `identify`.
+    pub fn from_zlib(stream: &[u8]) -> Result<Self, DictionaryError> {
+        let inflated = Inflater::new().inflate(stream, |_| true).map_err(|error| match error {
+            InflateError::Corrupt | InflateError::Unwanted => DictionaryError::Corrupt,
+            InflateError::Truncated => DictionaryError::Truncated(stream.len()),
+            InflateError::TooLarge => DictionaryError::TooLarge,
+        })?;
+        match stream.len() - inflated.consumed {
+            0 => Self::from_json(&inflated.data),
+            more => Err(DictionaryError::TrailingBytes(more)),
+        }
+    }
+
+    /// The dictionary of its JSON text, as a build leaves it in `klipper.dict`.
+    pub fn from_json(json: &[u8]) -> Result<Self, DictionaryError> {
+        // serde_json stops at 128 levels of nesting.
+        let keys: Keys = serde_json::from_slice(json).map_err(|error| DictionaryError::Malformed(error.to_string()))?;
+        Ok(Self {
+            app: keys.app,
+            version: keys.version,
+            build_versions: keys.build_versions,
+            config: keys.config,
+            commands: keys.commands,
+            responses: keys.responses,
+            sha256: hex(&Sha256::digest(json)),
+        })
+    }
+
     /// The `MCU` constant.
     pub fn mcu(&self) -> Option<&str> {
         self.config.get("MCU")?.as_str()
@@ -61,4 +130,13 @@ impl Dictionary {
             BuiltFor::Usb
         }
     }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
