@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::exit::ExitCode;
 use crate::image::{Image, ImageError, MAX_FILE};
 
 /// Why no firmware was obtained.
@@ -39,6 +40,20 @@ pub enum ObtainError {
         /// Why.
         error: ImageError,
     },
+}
+
+impl ObtainError {
+    /// The exit code: a damaged image is refused; a file that is none, or none at all, was given by mistake.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Self::Denied(_) => ExitCode::Denied,
+            Self::NotAnImage { error: ImageError::Empty | ImageError::TooLarge | ImageError::Mistake(_), .. }
+            | Self::Missing(_)
+            | Self::NotAFile { .. }
+            | Self::Unreadable { .. } => ExitCode::Usage,
+            Self::NotAnImage { .. } => ExitCode::Refused,
+        }
+    }
 }
 
 /// Reads the firmware file at `path`. No more than [`MAX_FILE`] bytes are read of a regular file, none of anything else.
