@@ -43,6 +43,15 @@ pub enum ObtainError {
 }
 
 impl ObtainError {
+    fn of(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::Missing(path),
+            std::io::ErrorKind::PermissionDenied => Self::Denied(path),
+            _ => Self::Unreadable { path, source },
+        }
+    }
+
     /// The exit code: a damaged image is refused; a file that is none, or none at all, was given by mistake.
     pub fn exit(&self) -> ExitCode {
         match self {
@@ -58,11 +67,7 @@ impl ObtainError {
 
 /// Reads the firmware file at `path`. No more than [`MAX_FILE`] bytes are read of a regular file, none of anything else.
 pub fn file(path: &Path) -> Result<Image, ObtainError> {
-    let unreadable = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => ObtainError::Missing(path.to_owned()),
-        std::io::ErrorKind::PermissionDenied => ObtainError::Denied(path.to_owned()),
-        _ => ObtainError::Unreadable { path: path.to_owned(), source },
-    };
+    let unreadable = |source| ObtainError::of(path, source);
     // Looked at before it is opened: opening a FIFO would wait for a writer, opening a tty can reset a board.
     let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
     if !kind.is_file() {
@@ -74,4 +79,56 @@ pub fn file(path: &Path) -> Result<Image, ObtainError> {
     // One byte more than allowed, so that a larger file is seen to be larger.
     file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     Image::parse(&bytes).map_err(|error| ObtainError::NotAnImage { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::io;
+
+    use super::*;
+
+    fn failure(path: &Path) -> (String, ExitCode) {
+        let error = file(path).unwrap_err();
+        (error.to_string(), error.exit())
+    }
+
+    #[test]
+    fn a_file_is_read_and_parsed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("klipper.bin");
+        std::fs::write(&path, [1, 2, 3]).unwrap();
+        assert_eq!(file(&path).unwrap(), Image::parse(&[1, 2, 3]).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_firmware_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("firmware");
+        let shown = path.display();
+        assert_eq!(failure(&path), (format!("{shown}: no such file"), ExitCode::Usage));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(failure(&path), (format!("{shown}: it is empty"), ExitCode::Usage));
+        std::fs::write(&path, "# readme").unwrap();
+        assert_eq!(failure(&path), (format!("{shown}: it is text, not firmware"), ExitCode::Usage));
+        std::fs::write(&path, ":00000001FE").unwrap();
+        let damaged = format!("{shown}: not intact Intel HEX: line 1: checksum 0xfe where 0xff is right");
+        assert_eq!(failure(&path), (damaged, ExitCode::Refused));
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let large = format!("{shown}: it is larger than 16 MiB, which no firmware is");
+        assert_eq!(failure(&path), (large, ExitCode::Usage));
+        let directory = format!("{}: not a file but a directory", dir.path().display());
+        assert_eq!(failure(dir.path()), (directory, ExitCode::Usage));
+        let device = "/dev/zero: not a file but a device, a pipe or a socket".to_owned();
+        assert_eq!(failure(Path::new("/dev/zero")), (device, ExitCode::Usage));
+    }
+
+    #[test]
+    fn permission_is_its_own_failure() {
+        let error = ObtainError::of(Path::new("k.bin"), io::ErrorKind::PermissionDenied.into());
+        assert_eq!((error.to_string().as_str(), error.exit()), ("k.bin: permission denied", ExitCode::Denied));
+        let error = ObtainError::of(Path::new("k.bin"), io::ErrorKind::TimedOut.into());
+        assert_eq!((error.to_string().as_str(), error.exit()), ("k.bin: timed out", ExitCode::Usage));
+    }
 }

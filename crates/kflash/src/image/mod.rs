@@ -251,3 +251,6 @@ impl std::fmt::Debug for Segment {
 fn serialize_len<S: serde::Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(data.len() as u64)
 }
+
+#[cfg(test)]
+mod tests;
