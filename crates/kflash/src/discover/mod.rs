@@ -1,10 +1,16 @@
 //! Stage 1: what is plugged in, from sysfs alone. No device is opened.
 
+pub(crate) mod holders;
+mod mode;
+pub(crate) mod sysfs;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Serialize;
+
+pub use self::mode::{KNOWN_IDS, KnownId, mode_of};
 
 /// A USB port path such as `1-1.4`: bus 1, root port 1, hub port 4. It survives re-enumeration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,9 +1,16 @@
 //! Stage 2: which boards a device may be, and which device is meant.
 
+mod candidates;
+mod select;
+mod selector;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use self::candidates::candidates;
+pub use self::select::{SelectError, describe, select};
+pub use self::selector::ParseSelectorError;
 use crate::board::BoardId;
 use crate::discover::UsbPath;
 
@@ -50,3 +57,6 @@ pub struct Candidate {
     /// What speaks for it, a line each.
     pub evidence: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests;
