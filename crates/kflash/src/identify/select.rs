@@ -210,17 +210,13 @@ pub fn describe(device: &Device) -> String {
         Mode::Rp2Boot => "RP2 boot ROM",
         Mode::Unknown => "unknown",
     };
-    let mut line = format!("{}: {mode}", device.place);
-    if let Some(mcu) = &device.mcu {
-        line += &format!(" on {mcu}");
-    }
-    if let Some(serial) = device.usb.as_ref().and_then(|usb| usb.serial.as_ref()) {
-        line += &format!(", serial {}", serial.escape_debug());
-    }
-    if let Some(tty) = device.tty.as_ref().filter(|tty| device.place != Place::Tty(tty.node.clone())) {
-        line += &format!(", {}", tty.node.display().to_string().escape_debug());
-    }
-    line
+    let mcu = device.mcu.as_ref().map(|mcu| format!(" on {mcu}"));
+    let serial = device.usb.as_ref().and_then(|usb| usb.serial.as_ref());
+    let serial = serial.map(|serial| format!(", serial {}", serial.escape_debug()));
+    let tty = device.tty.as_ref().filter(|tty| device.place != Place::Tty(tty.node.clone()));
+    let tty = tty.map(|tty| format!(", {}", tty.node.display().to_string().escape_debug()));
+    let more: String = [mcu, serial, tty].into_iter().flatten().collect();
+    format!("{}: {mode}{more}", device.place)
 }
 
 fn describe_all<'a>(devices: impl IntoIterator<Item = &'a Device>) -> Vec<String> {
