@@ -1,5 +1,10 @@
 //! Links: how bytes and USB requests reach a device. A link knows nothing of protocols.
 
+pub mod cdc;
+pub mod descriptor;
+pub mod usb;
+pub mod usbip;
+
 use std::time::Duration;
 
 /// A stream of bytes to a device: a tty, a TCP socket, a simulated wire.
@@ -39,7 +44,8 @@ pub trait UsbLink: Send {
     fn control_out(&mut self, setup: Setup, data: &[u8], timeout: Duration) -> Result<(), LinkError>;
     /// Selects an alternate setting of an interface.
     fn set_alternate(&mut self, interface: u8, alternate: u8) -> Result<(), LinkError>;
-    /// Reads from a bulk IN endpoint; an empty vector when nothing came in time.
+    /// Reads from a bulk IN endpoint up to `length` bytes, a multiple of its `wMaxPacketSize`; an empty vector when nothing
+    /// came in time.
     fn bulk_in(&mut self, endpoint: u8, length: usize, timeout: Duration) -> Result<Vec<u8>, LinkError>;
     /// Writes to a bulk OUT endpoint.
     fn bulk_out(&mut self, endpoint: u8, data: &[u8], timeout: Duration) -> Result<(), LinkError>;
