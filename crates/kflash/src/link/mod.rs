@@ -2,6 +2,11 @@
 
 pub mod cdc;
 pub mod descriptor;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod serial;
+pub mod tcp;
+pub mod trace;
 pub mod usb;
 pub mod usbip;
 
@@ -17,6 +22,25 @@ pub trait ByteLink: Send {
     fn set_baud(&mut self, baud: u32) -> Result<(), LinkError>;
     /// Raises or drops DTR. [`LinkError::Unsupported`] where the link has no modem lines (a pty, TCP).
     fn set_dtr(&mut self, on: bool) -> Result<(), LinkError>;
+}
+
+/// A borrowed link: what is built on it can fail and leave the link to its owner.
+impl<L: ByteLink + ?Sized> ByteLink for &mut L {
+    fn read(&mut self, buf: &mut [u8], timeout: Duration) -> Result<usize, LinkError> {
+        (**self).read(buf, timeout)
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), LinkError> {
+        (**self).write(data)
+    }
+
+    fn set_baud(&mut self, baud: u32) -> Result<(), LinkError> {
+        (**self).set_baud(baud)
+    }
+
+    fn set_dtr(&mut self, on: bool) -> Result<(), LinkError> {
+        (**self).set_dtr(on)
+    }
 }
 
 /// A control request, as in USB 2.0 §9.3; the direction bit follows from the call it is used in.
