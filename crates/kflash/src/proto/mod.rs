@@ -1,6 +1,7 @@
 //! Bootloader protocols. A driver sees a link and a clock; never a path, a board or a terminal.
 
 pub mod dfuse;
+pub mod katapult;
 
 use std::time::Duration;
 
