@@ -34,17 +34,19 @@ impl SystemHost {
         Self { root: root.into(), clock: SystemClock::new(), named: BTreeSet::new(), lock_folder: None }
     }
 
-    /// Lists the places of `selectors`, too, where no walk through sysfs finds them: ttys without a USB parent, network
-    /// servers.
+    /// Lists the places that `selectors` name and no walk through sysfs finds, too: ttys without a USB parent, network
+    /// servers. Returns the selectors with a tty's links (`/dev/serial/by-path/...`, a udev rule of the person's own)
+    /// followed to its node, as they have to be for [`crate::identify::select`].
     #[must_use]
-    pub fn with_selectors(mut self, selectors: &[Selector]) -> Self {
-        self.named.extend(selectors.iter().filter_map(|selector| match selector {
+    pub fn with_selectors(mut self, selectors: Vec<Selector>) -> (Self, Vec<Selector>) {
+        let resolved: Vec<_> = selectors.into_iter().map(|selector| self.resolve(selector)).collect();
+        self.named.extend(resolved.iter().filter_map(|selector| match selector {
             Selector::Tty(path) => Some(Named::Tty(path.clone())),
             Selector::Tcp(address) => Some(Named::Tcp(address.clone())),
             Selector::Usbip { server, busid } => Some(Named::Usbip { server: server.clone(), busid: busid.clone() }),
             Selector::UsbPath(_) | Selector::Serial(_) => None,
         }));
-        self
+        (self, resolved)
     }
 
     /// Locks in `folder` where the host has no `/run` that this user may write to.
@@ -54,8 +56,7 @@ impl SystemHost {
         self
     }
 
-    /// `selector` with a tty's links (`/dev/serial/by-path/...`, a rule of the person's own) followed to the node.
-    pub fn resolve(&self, selector: Selector) -> Selector {
+    fn resolve(&self, selector: Selector) -> Selector {
         match selector {
             Selector::Tty(path) => Selector::Tty(sysfs::resolve(&self.root, &path)),
             other => other,
@@ -65,9 +66,8 @@ impl SystemHost {
     fn named_device(&self, named: &Named, found: &[Device]) -> Result<Option<Device>, DiscoverError> {
         match named {
             Named::Tty(path) => {
-                let node = sysfs::resolve(&self.root, path);
-                let known = found.iter().any(|device| device.tty.as_ref().is_some_and(|tty| tty.node == node));
-                Ok(if known { None } else { sysfs::bare_tty(&self.root, &node) })
+                let known = found.iter().any(|device| device.tty.as_ref().is_some_and(|tty| tty.node == *path));
+                Ok(if known { None } else { sysfs::bare_tty(&self.root, path) })
             }
             Named::Tcp(address) => Ok(Some(stream(address))),
             Named::Usbip { .. } => Ok(None),
