@@ -1,13 +1,17 @@
 //! The real host: sysfs, device nodes, `/proc` and network servers, below a host root.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::clock::{Clock, SystemClock};
-use crate::discover::{Device, DiscoverError, Place, Scan, holders, sysfs};
+use crate::discover::{Device, DiscoverError, Place, Scan, UsbId, UsbIdentity, UsbPath, holders, remote, sysfs};
 use crate::host::{Holders, Host, LockError};
 use crate::identify::Selector;
+use crate::link::cdc::CdcLink;
+use crate::link::usb::NusbLink;
+use crate::link::usbip::UsbipLink;
 use crate::link::{ByteLink, LinkError, UsbLink};
 use crate::lock::PlaceLock;
 
@@ -15,8 +19,8 @@ use crate::lock::PlaceLock;
 pub struct SystemHost {
     root: PathBuf,
     clock: SystemClock,
-    /// Places that no walk through sysfs finds.
-    named: BTreeSet<Named>,
+    /// Places that no walk through sysfs finds, and what was found at those on USB/IP servers last.
+    named: Mutex<BTreeMap<Named, Option<UsbIdentity>>>,
     lock_folder: Option<PathBuf>,
 }
 
@@ -31,7 +35,7 @@ enum Named {
 impl SystemHost {
     /// The host whose root is mounted at `root`; `/` for this one.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), clock: SystemClock::new(), named: BTreeSet::new(), lock_folder: None }
+        Self { root: root.into(), clock: SystemClock::new(), named: Mutex::default(), lock_folder: None }
     }
 
     /// Lists the places that `selectors` name and no walk through sysfs finds, too: ttys without a USB parent, network
@@ -40,12 +44,13 @@ impl SystemHost {
     #[must_use]
     pub fn with_selectors(mut self, selectors: Vec<Selector>) -> (Self, Vec<Selector>) {
         let resolved: Vec<_> = selectors.into_iter().map(|selector| self.resolve(selector)).collect();
-        self.named.extend(resolved.iter().filter_map(|selector| match selector {
+        let named = resolved.iter().filter_map(|selector| match selector {
             Selector::Tty(path) => Some(Named::Tty(path.clone())),
             Selector::Tcp(address) => Some(Named::Tcp(address.clone())),
             Selector::Usbip { server, busid } => Some(Named::Usbip { server: server.clone(), busid: busid.clone() }),
             Selector::UsbPath(_) | Selector::Serial(_) => None,
-        }));
+        });
+        self.named.get_mut().unwrap_or_else(PoisonError::into_inner).extend(named.map(|named| (named, None)));
         (self, resolved)
     }
 
@@ -63,28 +68,55 @@ impl SystemHost {
         }
     }
 
-    fn named_device(&self, named: &Named, found: &[Device]) -> Result<Option<Device>, DiscoverError> {
-        match named {
-            Named::Tty(path) => {
+    /// The usbfs node of `device`, opened.
+    fn open_node(&self, device: &Device, path: &UsbPath) -> Result<NusbLink, LinkError> {
+        let node = device.usbfs.as_ref().ok_or(LinkError::Unsupported { what: "USB" })?;
+        let meant = device.usb.as_ref().map(|usb| (usb.bus, usb.number));
+        // Numbers are handed out anew with every enumeration: that of a device that left may be another's by now. Looked
+        // at before, so that another's interface is not claimed, and after, because it may have happened in between.
+        let is_meant = || sysfs::bus_and_number(&self.root, path) == meant;
+        let stale = || stale(&node.display().to_string(), &device.place);
+        if !is_meant() {
+            return Err(stale());
+        }
+        let link = NusbLink::open(&sysfs::under(&self.root, node))?;
+        if is_meant() { Ok(link) } else { Err(stale()) }
+    }
+}
+
+impl Named {
+    fn find(
+        &self,
+        host: &SystemHost,
+        found: &[Device],
+        last: &mut Option<UsbIdentity>,
+    ) -> Result<Option<Device>, DiscoverError> {
+        match self {
+            Self::Tty(path) => {
                 let known = found.iter().any(|device| device.tty.as_ref().is_some_and(|tty| tty.node == *path));
-                Ok(if known { None } else { sysfs::bare_tty(&self.root, path) })
+                Ok(if known { None } else { sysfs::bare_tty(&host.root, path) })
             }
-            Named::Tcp(address) => Ok(Some(stream(address))),
-            Named::Usbip { .. } => Ok(None),
+            Self::Tcp(address) => Ok(Some(remote::tcp(address))),
+            Self::Usbip { server, busid } => remote::usbip(server, busid, last),
         }
     }
 }
 
-/// A byte stream: nothing is known of what is behind it.
-fn stream(address: &str) -> Device {
-    Device {
-        place: Place::Tcp(address.to_owned()),
-        mode: crate::discover::Mode::Unknown,
-        usb: None,
-        tty: None,
-        usbfs: None,
-        mcu: None,
-    }
+fn stale(node: &str, place: &Place) -> LinkError {
+    LinkError::Stale { node: node.to_owned(), expected: place.to_string() }
+}
+
+/// A device on a USB/IP server, imported.
+fn import(device: &Device, server: &str, busid: &str) -> Result<UsbipLink, LinkError> {
+    let link = UsbipLink::open(server, busid)?;
+    // idVendor and idProduct (USB 2.0 §9.6.1).
+    let id = match link.device_descriptor() {
+        [_, _, _, _, _, _, _, _, a, b, c, d, ..] => {
+            UsbId::new(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]))
+        }
+        _ => UsbId::new(0, 0),
+    };
+    if device.usb.as_ref().is_some_and(|usb| usb.id == id) { Ok(link) } else { Err(stale(busid, &device.place)) }
 }
 
 /// The numbers of `/dev/bus/usb/BUS/NUMBER` (linux drivers/usb/core/usb.c, `usb_alloc_dev`, and devices.txt, major 189).
@@ -99,9 +131,8 @@ impl Host for SystemHost {
 
     fn scan(&self) -> Result<Scan, DiscoverError> {
         let mut scan = sysfs::scan(&self.root)?;
-        for named in &self.named {
-            let device = self.named_device(named, &scan.devices)?;
-            scan.devices.extend(device);
+        for (named, last) in self.named.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            scan.devices.extend(named.find(self, &scan.devices, last)?);
             scan.looked_at.push(match named {
                 Named::Tty(path) => sysfs::under(&self.root, path),
                 Named::Tcp(address) => format!("tcp://{address}").into(),
@@ -111,14 +142,22 @@ impl Host for SystemHost {
         Ok(scan)
     }
 
-    fn open_serial(&self, device: &Device, _baud: u32) -> Result<Box<dyn ByteLink>, LinkError> {
-        let _ = device;
-        Err(LinkError::Unsupported { what: "a byte stream" })
+    fn open_serial(&self, device: &Device, baud: u32) -> Result<Box<dyn ByteLink>, LinkError> {
+        match &device.place {
+            Place::Usbip { server, busid } => {
+                let link = CdcLink::open(Box::new(import(device, server, busid)?), baud)?;
+                Ok(Box::new(link))
+            }
+            Place::Usb(_) | Place::Tty(_) | Place::Tcp(_) => Err(LinkError::Unsupported { what: "a byte stream" }),
+        }
     }
 
     fn open_usb(&self, device: &Device) -> Result<Box<dyn UsbLink>, LinkError> {
-        let _ = device;
-        Err(LinkError::Unsupported { what: "USB" })
+        match &device.place {
+            Place::Usb(path) => Ok(Box::new(self.open_node(device, path)?)),
+            Place::Usbip { server, busid } => Ok(Box::new(import(device, server, busid)?)),
+            Place::Tty(_) | Place::Tcp(_) => Err(LinkError::Unsupported { what: "USB" }),
+        }
     }
 
     fn holders(&self, device: &Device) -> Holders {

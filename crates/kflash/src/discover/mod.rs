@@ -2,6 +2,7 @@
 
 pub(crate) mod holders;
 mod mode;
+pub(crate) mod remote;
 pub(crate) mod sysfs;
 
 use std::fmt;

@@ -6,6 +6,7 @@ use crate::board::Profile;
 use crate::chip::{Chip, DfuSerial};
 use crate::discover::{Device, Mode, Place, Scan};
 use crate::exit::ExitCode;
+use crate::proto::dfuse::rom_serial;
 
 /// Why no device is chosen. Lists hold a line for each device, by [`describe`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,10 +194,6 @@ fn rom_serial_of(serial: &str, chip: &Chip) -> Option<String> {
     }
     let word = |at: usize| u32::from_str_radix(serial.get(at..at + 8)?, 16).ok().map(u32::swap_bytes);
     Some(rom_serial([word(0)?, word(8)?, word(16)?]))
-}
-
-fn rom_serial(uid: [u32; 3]) -> String {
-    format!("{:08X}{:04X}", uid[0].wrapping_add(uid[2]), uid[1] >> 16)
 }
 
 /// A device in a line: place, mode, MCU, serial, tty. The device's own words are escaped.
