@@ -5,5 +5,18 @@
 //! fails.
 
 pub mod board;
+mod boot;
+mod crc;
+pub mod dfu_variant;
+mod execute;
 pub mod firmware;
+pub mod flash;
+pub mod katapult;
+mod klipper_mcu;
+mod klipper_wire;
 pub mod mount;
+mod outbox;
+mod rom_dfu;
+mod silicon;
+mod uart;
+mod usb;
