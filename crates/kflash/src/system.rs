@@ -10,6 +10,8 @@ use crate::discover::{Device, DiscoverError, Place, Scan, UsbId, UsbIdentity, Us
 use crate::host::{Holders, Host, LockError};
 use crate::identify::Selector;
 use crate::link::cdc::CdcLink;
+use crate::link::serial::SerialLink;
+use crate::link::tcp::TcpLink;
 use crate::link::usb::NusbLink;
 use crate::link::usbip::UsbipLink;
 use crate::link::{ByteLink, LinkError, UsbLink};
@@ -66,6 +68,24 @@ impl SystemHost {
             Selector::Tty(path) => Selector::Tty(sysfs::resolve(&self.root, &path)),
             other => other,
         }
+    }
+
+    /// The tty of `device`, opened.
+    fn open_tty(&self, device: &Device, baud: u32) -> Result<SerialLink, LinkError> {
+        let tty = device.tty.as_ref().ok_or(LinkError::Unsupported { what: "a byte stream" })?;
+        let node = sysfs::under(&self.root, &tty.node);
+        // A name left behind by one device opens "fine" on the next: what counts is which device has the numbers. Looked at
+        // before, so that no other board is reset by DTR, and after, because it may have happened in between.
+        let is_meant = |numbers: (u32, u32)| match &device.place {
+            Place::Usb(path) => sysfs::is_tty_of(&self.root, numbers, path),
+            _ => Some(numbers) == tty.numbers,
+        };
+        let stale = || stale(&tty.node.display().to_string(), &device.place);
+        if sysfs::char_device_numbers(&node).is_some_and(|numbers| !is_meant(numbers)) {
+            return Err(stale());
+        }
+        let link = SerialLink::open(&node, baud)?;
+        if is_meant(link.numbers()?) { Ok(link) } else { Err(stale()) }
     }
 
     /// The usbfs node of `device`, opened.
@@ -148,7 +168,8 @@ impl Host for SystemHost {
                 let link = CdcLink::open(Box::new(import(device, server, busid)?), baud)?;
                 Ok(Box::new(link))
             }
-            Place::Usb(_) | Place::Tty(_) | Place::Tcp(_) => Err(LinkError::Unsupported { what: "a byte stream" }),
+            Place::Tcp(address) => Ok(Box::new(TcpLink::connect(address)?)),
+            Place::Usb(_) | Place::Tty(_) => Ok(Box::new(self.open_tty(device, baud)?)),
         }
     }
 
@@ -173,3 +194,6 @@ impl Host for SystemHost {
         Ok(Box::new(lock))
     }
 }
+
+#[cfg(test)]
+mod tests;
