@@ -8,14 +8,18 @@
 //! The library never prints, never exits and never reads an environment variable.
 
 pub mod addr;
+pub mod apply;
 pub mod board;
 pub mod boards;
 pub mod chip;
 pub mod clock;
+mod confirm;
 pub mod discover;
+mod enter;
 pub mod event;
 pub mod exit;
 pub mod flash;
+pub mod follow;
 pub mod host;
 pub mod identify;
 pub mod image;
@@ -25,5 +29,6 @@ mod lock;
 pub mod obtain;
 pub mod plan;
 pub mod proto;
+pub mod query;
 pub mod system;
 pub mod udev;

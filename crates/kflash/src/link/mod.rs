@@ -5,6 +5,7 @@ pub mod descriptor;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod serial;
+pub mod shared;
 pub mod tcp;
 pub mod trace;
 pub mod usb;

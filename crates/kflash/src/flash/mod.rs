@@ -1,0 +1,288 @@
+//! The seven stages in a row.
+
+mod failure;
+mod run;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+pub use self::failure::{BoardState, FailureKind, FlashError};
+pub(crate) use self::run::Run;
+use crate::apply::{self, ApplyError, Progress};
+use crate::board::Profile;
+use crate::chip::Chip;
+use crate::confirm;
+use crate::discover::Device;
+use crate::enter::{self, Entered};
+use crate::event::{Check, Event, Events, Phase};
+use crate::exit::ExitCode;
+use crate::host::Host;
+use crate::identify::Selector;
+use crate::image::Image;
+use crate::klipper::dictionary::Dictionary;
+use crate::plan::{self, Op, Plan, WayBack};
+use crate::proto::ProtoError;
+
+/// What a flash works with.
+pub struct Flasher<'a> {
+    /// The machine with the boards.
+    pub host: &'a dyn Host,
+    /// Set by the first signal; looked at until the first erase, deferred after it.
+    pub interrupt: &'a Interrupt,
+    /// Whether a person is there who can press buttons.
+    pub hands: bool,
+}
+
+/// What is to be flashed where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The board.
+    pub profile: Profile,
+    /// Its chip.
+    pub chip: Chip,
+    /// The firmware.
+    pub image: Image,
+    /// What the person said of the device; empty lets the rules of *Proved* decide.
+    pub selectors: Vec<Selector>,
+    /// Write even if the running dictionary is the image's already.
+    pub force: bool,
+}
+
+/// A request to stop, set from a signal handler.
+#[derive(Debug, Default)]
+pub struct Interrupt(AtomicBool);
+
+impl Interrupt {
+    /// Asks the run to stop.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was asked to stop.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// How a flash or a verification ended well.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// True when no hardware was touched.
+    pub simulated: bool,
+    /// The device as it is now.
+    pub device: Device,
+    /// What ran before.
+    pub before: Option<Firmware>,
+    /// What runs now.
+    pub now: Option<Firmware>,
+    /// Things a person should do or know now: `remove the BOOT0 jumper`, the new by-id path.
+    pub notes: Vec<String>,
+    /// Every check that was made.
+    pub checks: Vec<Check>,
+    /// How long each phase took, in milliseconds.
+    pub durations_ms: BTreeMap<Phase, u64>,
+}
+
+/// The good ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Written, read back, started and confirmed.
+    Flashed,
+    /// The running dictionary is the image's: nothing was written.
+    AlreadyCurrent,
+    /// `verify`: the running dictionary is the image's.
+    DictionaryMatches,
+    /// `verify --read-back`: every byte is the image's.
+    BytesMatch,
+}
+
+/// Firmware, in a few words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Firmware {
+    /// `Klipper` or `Kalico`.
+    pub app: String,
+    /// Its version.
+    pub version: String,
+    /// Its MCU.
+    pub mcu: Option<String>,
+    /// SHA-256 of its dictionary.
+    pub dictionary_sha256: String,
+}
+
+impl<'a> Flasher<'a> {
+    /// What would be done. Opens no port that resets the board, and never enters a bootloader.
+    pub fn plan(&self, request: &'a Request, events: Events<'a>) -> Result<Plan, FlashError> {
+        let run = Run::look(self, request, events, !request.profile.opening_resets)?;
+        plan::make(&run.known(None)).map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))
+    }
+
+    /// Flashes the device and proves what runs.
+    pub fn flash(&self, request: &'a Request, events: Events<'a>) -> Result<Report, FlashError> {
+        let mut run = Run::look(self, request, events, true)?;
+        let first = plan::make(&run.known(None))
+            .map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
+        if first.already_current && !request.force {
+            let now = run.running.as_ref().map(|running| Firmware::of(&running.dictionary));
+            run.note("nothing was written; the bytes were not compared (--force writes, verify --read-back compares)");
+            return Ok(run.report(Outcome::AlreadyCurrent, now, first.checks));
+        }
+        for warning in &first.warnings {
+            run.emit(Event::Warning { text: warning.text.clone() });
+        }
+
+        let (mut entered, plan) = prepare(&mut run, &first)?;
+        let applied = apply::apply(entered.bootloader.as_mut(), &plan, self.interrupt, &mut |event| run.emit(event));
+        match applied {
+            // Verified, but the order to start failed on the way: whether it started is what confirming finds out.
+            Ok(()) | Err(ApplyError::Failed { progress: Progress::Verified, .. }) => {}
+            Err(ApplyError::Interrupted) => return Err(enter::put_back(&mut run, entered, interrupted())),
+            Err(error) => return Err(run.failed(write_failure(&plan, error))),
+        }
+        let found_by_hand = entered.by_hand;
+        drop(entered);
+        let confirmed = confirm::confirm(&mut run, &plan, found_by_hand)?;
+        let mut checks = plan.checks;
+        checks.extend(confirmed.checks);
+        Ok(run.report(Outcome::Flashed, Some(Firmware::of(&confirmed.dictionary)), checks))
+    }
+
+    /// Compares what runs with the image; with `read_back` what the flash holds, too, for which it enters the bootloader
+    /// and starts the application again.
+    pub fn verify(&self, request: &'a Request, read_back: bool, events: Events<'a>) -> Result<Report, FlashError> {
+        let mut run = Run::look(self, request, events, true)?;
+        if !read_back {
+            return verify_running(run);
+        }
+        let first = plan::make(&run.known(None))
+            .map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
+        let (mut entered, plan) = prepare(&mut run, &first)?;
+        let range = plan.image.range();
+        run.emit(Event::Phase {
+            phase: Phase::ReadBack,
+            what: "reading back".into(),
+            total: Some(u64::from(range.size.0)),
+        });
+        let mut done = 0;
+        let read = entered.bootloader.read(range, &mut |bytes| {
+            done += u64::from(bytes);
+            run.emit(Event::Progress { phase: Phase::ReadBack, done, total: u64::from(range.size.0) });
+        });
+        let difference = match read {
+            Ok(read) => apply::difference(&plan.image, range, &read),
+            Err(error) => {
+                let kind = FailureKind::ReadBackRefused;
+                let failure = FlashError::new(ExitCode::Verify, kind, BoardState::InBootloader, error.to_string());
+                return Err(enter::put_back(&mut run, entered, failure));
+            }
+        };
+        if let Some((at, wanted, reads)) = difference {
+            let message = format!("flash differs from the image at {at}: image {wanted:#04x}, flash {reads:#04x}");
+            let failure = FlashError::new(ExitCode::Verify, FailureKind::Mismatch, BoardState::InBootloader, message);
+            return Err(enter::put_back(&mut run, entered, failure));
+        }
+        let started = entered.bootloader.start(plan.app_start);
+        if let Err(error) = started {
+            run.emit(Event::Warning { text: error.to_string() });
+        }
+        let found_by_hand = entered.by_hand;
+        drop(entered);
+        let confirmed = confirm::confirm(&mut run, &plan, found_by_hand)?;
+        Ok(run.report(Outcome::BytesMatch, Some(Firmware::of(&confirmed.dictionary)), plan.checks))
+    }
+}
+
+/// Enters the bootloader and completes the plan with its word. A refusal here puts the application back.
+fn prepare<'a>(run: &mut Run<'a>, first: &Plan) -> Result<(Entered<'a>, Plan), FlashError> {
+    if run.interrupt.requested() {
+        return Err(run.failed(FlashError { board: BoardState::Untouched, ..interrupted() }));
+    }
+    let entered = enter::enter(run, first)?;
+    match plan::make(&run.known(Some(&entered.target))) {
+        Ok(plan) => {
+            for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {
+                run.emit(Event::Check(check.clone()));
+            }
+            Ok((entered, plan))
+        }
+        Err(refusal) => {
+            let refused = FlashError::refused(&refusal, BoardState::InBootloader);
+            Err(enter::put_back(run, entered, refused))
+        }
+    }
+}
+
+fn verify_running(mut run: Run<'_>) -> Result<Report, FlashError> {
+    let mismatch = |run: &Run<'_>, message: String| {
+        run.failed(FlashError::new(ExitCode::Verify, FailureKind::Mismatch, BoardState::Untouched, message))
+    };
+    let Some(wanted) = &run.request.image.dictionary else {
+        return Err(mismatch(&run, "image holds no data dictionary to compare with".into()));
+    };
+    let Some(running) = &run.running else {
+        return Err(mismatch(&run, format!("no Klipper answers at {}", run.device.place)));
+    };
+    if running.dictionary.sha256 != wanted.sha256 {
+        let message = format!(
+            "board runs {} {}, image is {} {}",
+            running.dictionary.app, running.dictionary.version, wanted.app, wanted.version
+        );
+        return Err(mismatch(&run, message));
+    }
+    let now = Firmware::of(&running.dictionary);
+    run.note("the dictionaries are equal; the bytes were not compared (--read-back compares them)");
+    Ok(run.report(Outcome::DictionaryMatches, Some(now), Vec::new()))
+}
+
+fn interrupted() -> FlashError {
+    let message = "stopped by a signal before anything was erased";
+    FlashError::new(ExitCode::Cancelled, FailureKind::Interrupted, BoardState::InBootloader, message)
+}
+
+/// What a failure while the plan was carried out means. Nothing is started after it.
+fn write_failure(plan: &Plan, error: ApplyError) -> FlashError {
+    let message = error.to_string();
+    // What is whole but wrong is taken for valid after a loss of power, like what is half-written.
+    let mut writes = plan.operations.iter().filter(|planned| matches!(planned.op, Op::Write { .. }));
+    let begun = writes.next_back().map_or(WayBack::Cable, |planned| planned.way_back);
+    let (exit, kind, board) = match error {
+        ApplyError::Interrupted => (ExitCode::Cancelled, FailureKind::Interrupted, BoardState::InBootloader),
+        ApplyError::Differs { .. } => (ExitCode::Verify, FailureKind::ReadBackDiffers, BoardState::Incomplete(begun)),
+        ApplyError::Failed { progress, source } => match (progress, source) {
+            (Progress::Nothing, _) => (ExitCode::Write, FailureKind::WriteFailed, BoardState::InBootloader),
+            (Progress::Incomplete(way_back), ProtoError::Link { .. }) => {
+                (ExitCode::Write, FailureKind::LinkLost, BoardState::Incomplete(way_back))
+            }
+            (Progress::Incomplete(way_back), ProtoError::Status { protected: true, .. }) => {
+                (ExitCode::Write, FailureKind::Protected, BoardState::Incomplete(way_back))
+            }
+            (Progress::Incomplete(way_back), _) => {
+                (ExitCode::Write, FailureKind::WriteFailed, BoardState::Incomplete(way_back))
+            }
+            (Progress::Unverified | Progress::Verified, ProtoError::Link { .. }) => {
+                (ExitCode::Write, FailureKind::LinkLost, BoardState::Incomplete(begun))
+            }
+            (Progress::Unverified | Progress::Verified, _) => {
+                (ExitCode::Verify, FailureKind::ReadBackRefused, BoardState::Incomplete(begun))
+            }
+        },
+    };
+    FlashError::new(exit, kind, board, message)
+}
+
+impl Firmware {
+    /// The firmware that a dictionary describes.
+    pub fn of(dictionary: &Dictionary) -> Self {
+        Self {
+            app: dictionary.app.clone(),
+            version: dictionary.version.clone(),
+            mcu: dictionary.mcu().map(str::to_owned),
+            dictionary_sha256: dictionary.sha256.clone(),
+        }
+    }
+}

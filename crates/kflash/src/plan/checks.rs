@@ -1,0 +1,224 @@
+//! What is compared before anything is written.
+
+use crate::addr::{FlashAddr, FlashRange};
+use crate::board::Cable;
+use crate::chip::{DfuQuirk, DfuSerial};
+use crate::event::{Check, Verdict};
+use crate::klipper::dictionary::BuiltFor;
+use crate::proto::Protocol;
+
+use super::Known;
+use super::operations::Layout;
+use super::route::{Chosen, cable_of, cable_of_build};
+
+/// A check of two sides that either agree or not.
+fn check(name: &str, agrees: bool, evidence: String) -> Check {
+    Check { name: name.into(), verdict: if agrees { Verdict::Agrees } else { Verdict::Disagrees }, evidence }
+}
+
+/// A check that cannot be made yet, or not at all.
+fn open(name: &str, verdict: Verdict, evidence: &str) -> Check {
+    Check { name: name.into(), verdict, evidence: evidence.into() }
+}
+
+/// Checks of the image alone and against the chip that the board carries.
+pub fn image(known: &Known<'_>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let board = format!("{} carries {}", known.profile.id, known.chip.mcu.join(" or "));
+    match &known.image.dictionary {
+        Some(dictionary) => {
+            let mcu = dictionary.mcu().unwrap_or("no MCU at all");
+            let agrees = known.chip.is(mcu);
+            checks.push(check("image is for this board's MCU", agrees, format!("dictionary names {mcu}; {board}")));
+        }
+        None if known.image.katapult.is_some() => {
+            let evidence = "it is a Katapult bootloader; only applications are flashed".into();
+            checks.push(check("image is a Klipper application", false, evidence));
+        }
+        None => {
+            let evidence = "it holds no data dictionary, so that neither its MCU nor its run can be proven".into();
+            checks.push(check("image is a Klipper application", false, evidence));
+        }
+    }
+    if let Some(dictionary) = &known.image.dictionary {
+        let cable = cable_of(known.device);
+        let built = match dictionary.built_for() {
+            BuiltFor::Usb => "USB".into(),
+            BuiltFor::Uart(baud) => format!("a UART at {baud} baud"),
+            BuiltFor::Can => "CAN".into(),
+            BuiltFor::CanBridge => "a USB-CAN bridge".into(),
+        };
+        let evidence = format!("image talks over {built}; the device is reached over {}", cable.name());
+        checks.push(check("image talks over the cable in use", cable_of_build(dictionary) == Some(cable), evidence));
+    }
+    checks
+}
+
+/// Checks of the image at its address.
+pub fn placement(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout, image: FlashRange) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let app_start = chosen.bootloader.app_start;
+    let flash = known.flash();
+    checks.push(check(
+        "image fits the application region",
+        image.start >= app_start && layout.written.end() <= flash.end(),
+        format!("image takes {image} ({}); application region is {app_start}..{}", image.size, flash.end()),
+    ));
+
+    match known.image.vector_table {
+        Some(vectors) => {
+            let stack = vectors.stack_pointer;
+            let in_ram = known.chip.ram.iter().any(|ram| stack > ram.start && stack <= ram.end());
+            let handler = FlashAddr(vectors.reset.0 & !1);
+            let in_image = if known.chip.runs_from_ram {
+                image.contains(handler) || known.chip.ram.iter().any(|ram| ram.contains(handler))
+            } else {
+                image.contains(handler)
+            };
+            checks.push(check(
+                "vector table is sane",
+                in_ram && in_image && vectors.reset.0 & 1 == 1,
+                format!("stack pointer {stack}, reset vector {}; image takes {image}", vectors.reset),
+            ));
+        }
+        None => checks.push(check("vector table is sane", false, "image does not begin with one".into())),
+    }
+
+    let first = layout.sectors.first();
+    checks.push(check(
+        "erasing spares what lies before the application",
+        first.is_some_and(|sector| sector.start == app_start),
+        match first {
+            Some(sector) => format!("application starts at {app_start}; its first sector is {sector}"),
+            None => format!("no sector of the flash {flash} holds {app_start}"),
+        },
+    ));
+    checks
+}
+
+/// Checks against what runs on the board.
+pub fn running(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let Some(running) = known.running else {
+        return checks;
+    };
+    let mcu = running.dictionary.mcu().unwrap_or("no MCU at all");
+    checks.push(check(
+        "device's MCU is this board's",
+        known.chip.is(mcu),
+        format!("running {} {} names {mcu}", running.dictionary.app, running.dictionary.version),
+    ));
+    match running.app_start {
+        Some(start) => checks.push(check(
+            "image starts where the running application does",
+            start == chosen.bootloader.app_start,
+            format!("running vector table lies at {start}; image is for {}", chosen.bootloader.app_start),
+        )),
+        None if chosen.route.protocol == Protocol::Dfuse => checks.push(open(
+            "image starts where the running application does",
+            Verdict::NotProvable,
+            "this chip cannot tell where its vector table lies",
+        )),
+        None => {}
+    }
+    if let Some(size) = running.flash_size {
+        let end = known.flash().start.checked_add(size.0);
+        checks.push(check(
+            "chip's flash is large enough",
+            end.is_some_and(|end| layout.written.end() <= end),
+            format!("chip says {size}; image ends at {}", layout.written.end()),
+        ));
+    }
+    checks
+}
+
+/// Checks against what the bootloader says; pending before it is entered.
+pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Check> {
+    match (chosen.route.protocol, known.target) {
+        (Protocol::Katapult, None) => vec![
+            open(
+                "Katapult starts the application there",
+                Verdict::Pending,
+                "Katapult says so in its answer to CONNECT",
+            ),
+            open("Katapult's MCU is this board's", Verdict::Pending, "Katapult says so in its answer to CONNECT"),
+        ],
+        (Protocol::Dfuse, None) => vec![
+            open("flash can be read, erased and written there", Verdict::Pending, "the bootloader's layout says so"),
+            open("chip is not read-protected", Verdict::Pending, "a first read shows it"),
+        ],
+        (Protocol::Katapult, Some(target)) => {
+            let info = &target.info;
+            let mcu = info.mcu.as_deref().unwrap_or("no MCU");
+            let start = info.app_start.map_or("no address".to_owned(), |start| start.to_string());
+            let wanted = chosen.bootloader.app_start;
+            vec![
+                check(
+                    "Katapult starts the application there",
+                    info.app_start == Some(wanted),
+                    format!("Katapult says {start}; image is for {wanted}"),
+                ),
+                check("Katapult's MCU is this board's", known.chip.is(mcu), format!("Katapult says {mcu}")),
+            ]
+        }
+        (Protocol::Dfuse, Some(target)) => {
+            let allowed = layout.sectors.iter().all(|range| {
+                let listed = target.info.sectors.iter().find(|sector| sector.range == *range);
+                listed.is_some_and(|sector| sector.access.read && sector.access.erase && sector.access.write)
+            });
+            let listed: Vec<_> = target.info.sectors.iter().map(|sector| sector.range).collect();
+            let own: Vec<_> = known.chip.sectors().collect();
+            let shared = listed.len().min(own.len());
+            let mut checks = vec![
+                check(
+                    "flash can be read, erased and written there",
+                    allowed && !layout.sectors.is_empty(),
+                    format!("bootloader lists {} sectors; image needs {}", listed.len(), layout.sectors.len()),
+                ),
+                check(
+                    "flash geometry is this chip's",
+                    shared > 0 && listed[..shared] == own[..shared],
+                    format!("first {shared} sectors of the bootloader's layout against {}", known.chip.id),
+                ),
+                check(
+                    "chip is not read-protected",
+                    target.head.is_some(),
+                    match target.head {
+                        Some(_) => "flash was read".into(),
+                        None => {
+                            "bootloader refuses to read the flash: readout protection is on; lifting it erases the chip"
+                                .into()
+                        }
+                    },
+                ),
+            ];
+            let quirks = known.chip.rom_dfu.as_ref().map_or(&[][..], |rom| &rom.quirks);
+            if quirks.contains(&DfuQuirk::LayoutTooLarge) {
+                let evidence = "this bootloader is known to list more flash than there is";
+                checks.push(open("layout tells the true flash size", Verdict::NotProvable, evidence));
+            }
+            checks
+        }
+    }
+}
+
+/// What no device and no image can tell.
+pub fn not_provable(known: &Known<'_>, chosen: &Chosen<'_>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if cable_of(known.device) == Cable::Usb {
+        checks.push(open(
+            "image is built for this board's crystal",
+            Verdict::NotProvable,
+            "the dictionary holds the CPU clock, not the crystal",
+        ));
+    }
+    let serial = known.chip.rom_dfu.as_ref().map(|rom| &rom.serial);
+    if chosen.route.protocol == Protocol::Dfuse && !matches!(serial, Some(DfuSerial::Uid)) {
+        checks.push(open(
+            "chip in DFU is the one that ran Klipper",
+            Verdict::NotProvable,
+            "its DFU serial number is no chip id: the USB port path alone identifies it",
+        ));
+    }
+    checks
+}
