@@ -13,9 +13,6 @@ pub use self::wire::Exported;
 use self::wire::{Command, Head};
 use super::{LinkError, Setup, UsbLink};
 
-/// The port of USB/IP servers.
-pub const DEFAULT_PORT: u16 = 3240;
-
 /// For connecting, for the handshake, and for a server to take back a request.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests to a device that was just imported.
@@ -32,7 +29,7 @@ pub struct UsbipLink {
     configuration: Vec<u8>,
 }
 
-/// The devices that `server` (`host` or `host:port`) exports.
+/// The devices that `server` (`host:port`) exports.
 pub fn list(server: &str) -> Result<Vec<Exported>, LinkError> {
     let mut connection = Connection::open(server)?;
     let deadline = Instant::now() + SERVER_TIMEOUT;
@@ -56,7 +53,7 @@ pub fn list(server: &str) -> Result<Vec<Exported>, LinkError> {
 }
 
 impl UsbipLink {
-    /// Imports the device `busid` (such as `1-1`) of `server` (`host` or `host:port`) and configures it, as a host does
+    /// Imports the device `busid` (such as `1-1`) of `server` (`host:port`) and configures it, as a host does
     /// with a device that was plugged in.
     pub fn open(server: &str, busid: &str) -> Result<Self, LinkError> {
         let request = wire::import_request(busid)
@@ -205,13 +202,8 @@ struct Connection {
 impl Connection {
     fn open(server: &str) -> Result<Self, LinkError> {
         let failed = |source| LinkError::Io { node: server.to_owned(), source };
-        let addresses = match server.to_socket_addrs() {
-            // No port in it.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => (server, DEFAULT_PORT).to_socket_addrs(),
-            result => result,
-        };
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses.map_err(failed)? {
+        for address in server.to_socket_addrs().map_err(failed)? {
             match TcpStream::connect_timeout(&address, SERVER_TIMEOUT) {
                 Ok(stream) => {
                     // Requests are small and each waits for its answer.
