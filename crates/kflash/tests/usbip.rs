@@ -236,8 +236,7 @@ fn a_server_that_falls_silent_does_not_hang_the_client() {
 
 #[test]
 fn servers_that_refuse_or_lie_are_named() {
-    let cases: [(Vec<u8>, &str); 6] = [
-        (vec![0x01, 0x11, 0, 3, 0, 0, 0, 1], "is in use"),
+    let cases: [(Vec<u8>, &str); 5] = [
         (vec![0x01, 0x11, 0, 3, 0, 0, 0, 4], "device is gone"),
         (vec![0x01, 0x11, 0, 3, 0, 0, 0, 9], "server refuses with status 9"),
         (vec![0x01, 0x06, 0, 3, 0, 0, 0, 0], "USB/IP version 0x0106 is not 0x0111"),
@@ -260,6 +259,29 @@ fn servers_that_refuse_or_lie_are_named() {
     let error = list(&server).unwrap_err().to_string();
     assert!(error.ends_with("claims to export 4294967295 devices"), "{error}");
     thread.join().unwrap();
+}
+
+/// A server that says "in use" to the first `refusals` clients.
+fn reluctant(refusals: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(refusals) {
+            let mut stream = stream.unwrap();
+            take::<40>(&mut stream);
+            stream.write_all(&[0x01, 0x11, 0, 3, 0, 0, 0, 1]).unwrap();
+        }
+        import(&mut listener.accept().unwrap().0);
+    });
+    server
+}
+
+#[test]
+fn a_device_that_is_just_being_given_back_is_waited_for() {
+    UsbipLink::open(&reluctant(3), "1-1").unwrap();
+    let server = reluctant(1000);
+    let error = UsbipLink::open(&server, "1-1").err().unwrap();
+    assert_eq!(error.to_string(), format!("usbip://{server}/1-1 is in use"));
 }
 
 #[test]

@@ -17,6 +17,9 @@ use super::{LinkError, Setup, UsbLink};
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests to a device that was just imported.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server learns a moment late that its last client let go of a device.
+const GIVEN_BACK: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(20);
 /// More devices than a machine has ports.
 const MOST_DEVICES: u32 = 1024;
 
@@ -58,13 +61,20 @@ impl UsbipLink {
     pub fn open(server: &str, busid: &str) -> Result<Self, LinkError> {
         let request = wire::import_request(busid)
             .ok_or_else(|| LinkError::Malformed(format!("{busid:?} is no bus id of a USB/IP server")))?;
-        let mut connection = Connection::open(server)?;
-        let deadline = Instant::now() + SERVER_TIMEOUT;
-        connection.send(&request)?;
-        connection.operation_reply(wire::REPLY_IMPORT, deadline).map_err(|error| match error {
-            LinkError::Busy { .. } => LinkError::Busy { node: format!("usbip://{server}/{busid}") },
-            other => other,
-        })?;
+        let give_up = Instant::now() + GIVEN_BACK;
+        let (mut connection, deadline) = loop {
+            let mut connection = Connection::open(server)?;
+            let deadline = Instant::now() + SERVER_TIMEOUT;
+            connection.send(&request)?;
+            match connection.operation_reply(wire::REPLY_IMPORT, deadline) {
+                Ok(()) => break (connection, deadline),
+                Err(LinkError::Busy { .. }) if Instant::now() < give_up => std::thread::sleep(RETRY),
+                Err(LinkError::Busy { .. }) => {
+                    return Err(LinkError::Busy { node: format!("usbip://{server}/{busid}") });
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let device = connection.exported(deadline)?;
         if device.busid != busid {
             return Err(LinkError::Stale {
