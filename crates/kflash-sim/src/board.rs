@@ -380,6 +380,22 @@ impl VirtualBoard {
         self.to_host.take_bytes(now, baud)
     }
 
+    /// The host has found the device anew: its cable was pulled and plugged in again while it had its supply.
+    pub fn bus_reset(&mut self, now: Duration) {
+        self.advance(now);
+        if let Some(device) = self.attached.take() {
+            if let State::Katapult(katapult) = &mut self.state {
+                katapult.bus_reset(&self.silicon);
+            }
+            self.arriving = Some((now + ATTACHES_AFTER, device));
+        }
+    }
+
+    /// Gives the chip another unique id; seen on the bus from its next start.
+    pub fn set_uid(&mut self, uid: [u8; 12]) {
+        self.silicon.uid = uid;
+    }
+
     /// Another program takes over: the device of the last one leaves the bus.
     pub(crate) fn enter(&mut self, now: Duration, state: State) {
         let arriving = match &state {

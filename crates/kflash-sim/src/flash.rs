@@ -249,7 +249,8 @@ impl Nor {
     }
 
     fn begin(&mut self, start: Duration, end: Duration, range: std::ops::Range<usize>, erase: bool) {
-        self.running.retain(|running| running.end > start);
+        // A program that follows its erase at once was asked for with it.
+        self.running.retain(|running| running.end >= start);
         if end > start {
             self.running.push(Running { start, end, offset: range.start, before: self.data[range].to_vec(), erase });
         }

@@ -61,8 +61,8 @@ pub(crate) struct Katapult {
     primed: bool,
     /// Busy with the flash.
     busy_until: Duration,
+    /// Pages begun since the start.
     pages: u32,
-    last_page: Option<u32>,
     /// The RP2040's page that is not written yet.
     page: Option<(u32, [u8; RP2040_PAGE])>,
     out: Outbox,
@@ -73,8 +73,6 @@ pub(crate) struct Katapult {
 impl Katapult {
     /// `baud`: on a UART instead of its own USB.
     pub(crate) fn new(silicon: &Silicon, build: KatapultBuild, app_start: u32, baud: Option<u32>) -> Self {
-        let double_buffered = ["stm32f0", "stm32f1", "stm32g0", "stm32g4", "stm32l4"];
-        let primed = baud.is_some() || !double_buffered.iter().any(|family| silicon.is(family));
         Self {
             build,
             app_start,
@@ -82,10 +80,9 @@ impl Katapult {
             acm: Acm::default(),
             buffer: Vec::new(),
             held_packet: None,
-            primed,
+            primed: baud.is_some() || !is_double_buffered(silicon),
             busy_until: Duration::ZERO,
             pages: 0,
-            last_page: None,
             page: None,
             out: Outbox::default(),
             dead: false,
@@ -111,6 +108,13 @@ impl Katapult {
 
     pub(crate) fn control(&mut self, setup: Setup, data: &[u8]) -> Control {
         self.acm.control(setup, data)
+    }
+
+    /// The host sets the device up anew.
+    pub(crate) fn bus_reset(&mut self, silicon: &Silicon) {
+        self.acm = Acm::default();
+        self.held_packet = None;
+        self.primed = self.baud.is_some() || !is_double_buffered(silicon);
     }
 
     /// A packet on its USB. On parts with the USBFS peripheral the first one lies in the second buffer until another
@@ -193,9 +197,8 @@ impl Katapult {
             (EOF, None, 0) => {
                 let end = self.flush_page(begin, silicon);
                 self.busy_until = end;
-                let pages = std::mem::take(&mut self.pages);
-                self.last_page = None;
-                self.acknowledge(end, EOF, &pages.to_le_bytes());
+                let pages = self.pages.to_le_bytes();
+                self.acknowledge(end, EOF, &pages);
             }
             (REQUEST_BLOCK, Some(address), 4) if address >= self.app_start && silicon.flash.contains(address) => {
                 match silicon.flash.read(address, block) {
@@ -235,6 +238,9 @@ impl Katapult {
 
     /// Writes a block; returns when it is done, `None` for an error.
     fn write(&mut self, now: Duration, silicon: &mut Silicon, address: u32, bytes: &[u8]) -> Option<Duration> {
+        if !address.is_multiple_of(self.build.block_size) {
+            return None;
+        }
         let sector = silicon.flash.sector(address).filter(|sector| sector.end().0 - address >= bytes.len() as u32)?;
         if silicon.is("rp2") {
             return self.write_rp2040(now, silicon, address, bytes);
@@ -246,25 +252,24 @@ impl Katapult {
         let blank = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0xff);
         let mut begin = now;
         if address == sector.start.0 {
-            let whole = silicon.flash.read(address, sector.size.0 as usize);
-            if !whole.is_some_and(blank) {
-                if current == bytes {
+            let rest = silicon.flash.read(address + bytes.len() as u32, sector.size.0 as usize - bytes.len());
+            let rest_is_blank = rest.is_some_and(blank);
+            if !(blank(current) && rest_is_blank) {
+                // Sent again, because the answer was lost.
+                if current == bytes && rest_is_blank {
                     return Some(now);
                 }
                 if !self.build.erases {
                     return None;
                 }
-                begin = silicon.flash.erase(now, address).ok()?;
+                begin = silicon.flash.erase(now, address).unwrap_or(now);
             }
+            self.pages += 1;
         } else if !blank(current) {
             return (current == bytes).then_some(now);
         }
         // The controller's refusal shows in the comparison that follows.
         let end = silicon.flash.program(begin, address, bytes).unwrap_or(begin);
-        if self.last_page != Some(sector.start.0) {
-            self.last_page = Some(sector.start.0);
-            self.pages += 1;
-        }
         let Some(written) = silicon.flash.read(address, bytes.len()) else {
             self.dead = true;
             return None;
@@ -319,6 +324,11 @@ fn frame(code: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend(crc.to_le_bytes());
     frame.extend([0x99, 0x03]);
     frame
+}
+
+/// Parts with the USBFS peripheral (`protocols.md` §6).
+fn is_double_buffered(silicon: &Silicon) -> bool {
+    ["stm32f0", "stm32f1", "stm32g0", "stm32g4", "stm32l4"].iter().any(|family| silicon.is(family))
 }
 
 fn mcu(silicon: &Silicon) -> &str {
