@@ -74,8 +74,8 @@ fn appears(server: &str, before: Option<&Exported>) -> Exported {
     }
 }
 
-fn open(server: &str) -> Box<UsbipLink> {
-    Box::new(UsbipLink::open(server, "1-1").unwrap())
+fn open(server: &str) -> UsbipLink {
+    UsbipLink::open(server, "1-1").unwrap()
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn klipper_is_identified_touched_and_followed_into_katapult() {
     assert_eq!(klipper.id.to_string(), "1d50:614e");
 
     let clock = SystemClock::new();
-    let cdc = CdcLink::open(open(&server), 250_000).unwrap();
+    let cdc = CdcLink::open(Box::new(open(&server)), 250_000).unwrap();
     let client = Client::connect(Box::new(cdc), &clock, Duration::from_secs(5)).unwrap();
     assert_eq!(client.dictionary().mcu(), Some("stm32f446xx"));
     let mut link = client.into_link();
@@ -99,7 +99,7 @@ fn klipper_is_identified_touched_and_followed_into_katapult() {
     }
 
     assert_eq!(appears(&server, Some(&klipper)).id.to_string(), "1d50:6177");
-    let cdc = CdcLink::open(open(&server), 250_000).unwrap();
+    let cdc = CdcLink::open(Box::new(open(&server)), 250_000).unwrap();
     let katapult = Katapult::connect(Box::new(cdc), &clock, true).unwrap();
     assert_eq!(katapult.info().app_start, Some(FlashAddr(0x0800_8000)));
     assert_eq!(katapult.info().mcu.as_deref(), Some("stm32f446xx"));
@@ -107,7 +107,7 @@ fn klipper_is_identified_touched_and_followed_into_katapult() {
 
 fn flash(server: &str, image: &[u8], way: Leave) -> Result<(), ProtoError> {
     let clock = SystemClock::new();
-    let mut driver = DfuSe::connect(open(server), &clock, &[])?;
+    let mut driver = DfuSe::connect(Box::new(open(server)), &clock, &[])?;
     let range = FlashRange::new(FlashAddr(0x0800_0000), FlashSize(image.len() as u32)).unwrap();
     let sectors: Vec<_> = driver.info().sectors.iter().map(|sector| sector.range).collect();
     for sector in sectors.into_iter().filter(|sector| sector.overlaps(range)) {
@@ -153,7 +153,7 @@ fn strings_are_read_over_the_link() {
     let device = appears(&server, None);
     assert_eq!(device.interfaces.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([[0xfe, 1, 2]]));
     let mut link = open(&server);
-    let [vendor, product, found, none] = read_strings(link.as_mut(), [1, 2, 3, 0]).unwrap();
+    let [vendor, product, found, none] = read_strings(&mut link, [1, 2, 3, 0]).unwrap();
     assert_eq!(vendor.as_deref(), Some("STMicroelectronics"));
     assert_eq!(product.as_deref(), Some("STM32  BOOTLOADER"));
     assert_eq!((found, none), (Some(serial), None));

@@ -74,7 +74,7 @@ fn flash(chip: &Chip, options: Options) -> Duration {
     let image = image(chip);
     write(&mut driver, START, &image).unwrap();
     driver.start(FlashAddr(START)).unwrap();
-    let took = bench.now() - before;
+    let took = bench.now().saturating_sub(before);
     assert!(runs(&bench), "{}", chip.id);
     bench.with(|board, _| {
         assert_eq!(board.violations(), <[String; 0]>::default());
