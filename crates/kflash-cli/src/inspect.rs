@@ -1,5 +1,6 @@
 //! `kflash inspect`: what is in a firmware file.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ pub struct Args {
 /// An image, with what follows from it.
 #[derive(Serialize)]
 struct Inspection<'a> {
-    file: &'a Path,
+    file: Cow<'a, str>,
     size: FlashSize,
     range: FlashRange,
     built_for: Option<BuiltFor>,
@@ -39,7 +40,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let image = obtain::file(&args.file).map_err(|error| Failure::new(error.exit(), error.to_string()))?;
     if shared.json {
         render::result_json(&Inspection {
-            file: &args.file,
+            file: args.file.to_string_lossy(),
             size: image.size(),
             range: image.range(),
             built_for: image.dictionary.as_ref().map(Dictionary::built_for),
@@ -291,7 +292,7 @@ klipper.bin
     fn json_says_what_the_text_says() {
         let image = Image::parse(&TestImage::kalico("stm32f446xx", 0x0800_8000).build()).unwrap();
         let inspection = Inspection {
-            file: Path::new("klipper.bin"),
+            file: "klipper.bin".into(),
             size: image.size(),
             range: image.range(),
             built_for: image.dictionary.as_ref().map(Dictionary::built_for),

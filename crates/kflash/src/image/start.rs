@@ -39,7 +39,8 @@ impl VectorTable {
 /// The start that makes some literal point to the dictionary at offset `dictionary`.
 ///
 /// Where several would do, one with a reset handler that begins as Klipper's does goes before others, and a smaller
-/// one before a larger: in nine builds one of three literals fitted by chance, and this found the true one each time.
+/// one before a larger. Of 18 builds for 13 MCUs (Klipper v0.13.0, Kalico), 15 held one to three literals that fit by
+/// chance; either rule alone found the true start in all of them.
 pub(super) fn by_dictionary_pointer(image: &[u8], table: VectorTable, dictionary: usize) -> Option<Start> {
     let dictionary = u32::try_from(dictionary).ok()?;
     let handler = table.reset_handler();
