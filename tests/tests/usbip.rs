@@ -26,7 +26,7 @@ use kflash_sim::firmware::TestImage;
 use kflash_sim::flash::Timing;
 use kflash_sim::mount::live::Live;
 use kflash_sim::mount::usbip::server::Server;
-use kflash_sim::mount::{Mount, QUEUE};
+use kflash_sim::mount::{self, Mount, QUEUE};
 
 const UID: [u8; 12] = *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36";
 
@@ -48,16 +48,7 @@ fn serve(contents: Contents, chip: Chip, options: Options, boot0: bool) -> Strin
         let (sender, queue) = sync_channel(QUEUE);
         let server = Server::listen("127.0.0.1:0".parse().unwrap(), &sender).unwrap();
         tell_address.send(server.address().to_string()).unwrap();
-        let mut mount = Mount::Usbip(server);
-        loop {
-            live.follow().unwrap();
-            let due = mount.follow(&mut live, &sender).unwrap();
-            let due = [due, live.due()].into_iter().flatten().min().unwrap_or(Duration::MAX);
-            let wait = due.saturating_sub(live.now()).min(Duration::from_secs(1));
-            if let Ok(message) = queue.recv_timeout(wait) {
-                mount.take(&mut live, message);
-            }
-        }
+        mount::serve(&mut live, Mount::Usbip(server), &sender, &queue).unwrap();
     });
     address.recv().unwrap()
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use kflash::boards;
 use kflash::chip::Chip;
 use kflash::discover::UsbPath;
 use kflash::klipper::dictionary::BuiltFor;
-use kflash_sim::board::{Contents, VirtualBoard};
+use kflash_sim::board::{Contents, Options, VirtualBoard};
 use kflash_sim::firmware::TestImage;
-use kflash_sim::mount::controls::Control;
+use kflash_sim::flash::Timing;
 use kflash_sim::mount::live::Live;
 use kflash_sim::mount::pty::{self, Pty};
 use kflash_sim::mount::sysfs::Tree;
 use kflash_sim::mount::usbip::{server::Server, vhci::Vhci};
-use kflash_sim::mount::{Message, Mount, QUEUE};
+use kflash_sim::mount::{self, Message, Mount, QUEUE};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -38,7 +38,11 @@ pub struct Serve {
     #[arg(long, value_name = "BOARD")]
     board: String,
 
-    /// The installed bootloader, by its name in the profile [default: the first route's]
+    /// The cable that it is reached through [default: the first route's]
+    #[arg(long, value_enum)]
+    cable: Option<CableKind>,
+
+    /// The installed bootloader, by its name in the profile [default: that of the first route with the cable]
     #[arg(long, value_name = "NAME")]
     bootloader: Option<String>,
 
@@ -65,6 +69,14 @@ pub struct Serve {
     /// Keep the BOOT0 jumper set.
     #[arg(long)]
     boot0: bool,
+
+    /// Set read protection level 1.
+    #[arg(long)]
+    read_protected: bool,
+
+    /// How long erasing and writing take.
+    #[arg(long, value_enum, default_value_t = TimingKind::Real)]
+    timing: TimingKind,
 
     /// How the board is to be reached.
     #[arg(long, value_enum, default_value_t = MountKind::Usbip)]
@@ -105,6 +117,22 @@ Examples:
     kflash-sim serve --board btt-octopus-v1.1-f446 --bootloader none --mode dfu --mount vhci
     dfu-util -l";
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CableKind {
+    /// The chip's own USB.
+    Usb,
+    /// The chip's UART.
+    Uart,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TimingKind {
+    /// As the data sheets say.
+    Real,
+    /// No time at all.
+    Zero,
+}
+
 /// What runs at first.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
@@ -138,13 +166,18 @@ impl Serve {
     /// Serves the board.
     pub fn run(self) -> Result<(), Box<dyn Error>> {
         let (profile, chip) = boards::find(&self.board)?;
-        let cable = profile.routes.first().ok_or("the profile has no route")?.cable;
+        let (bootloader, cable) = self.installed(&profile)?;
         if self.mount != MountKind::Pty && cable != Cable::Usb {
             return Err(format!("{} is reached through a UART: use --mount pty", profile.id).into());
         }
-        let bootloader = self.installed(&profile)?;
         let contents = self.contents(&profile, &chip, bootloader, cable)?;
-        let mut board = VirtualBoard::new(&profile, &chip, contents)?;
+        let timing = match self.timing {
+            TimingKind::Real => Timing::Real,
+            TimingKind::Zero => Timing::Zero,
+        };
+        let options =
+            Options { timing, katapult_cable: Some(cable), read_protected: self.read_protected, ..Options::default() };
+        let mut board = VirtualBoard::with_options(&profile, &chip, contents, options)?;
         let age = self.start(&mut board);
 
         let (sender, queue) = sync_channel(QUEUE);
@@ -152,18 +185,30 @@ impl Serve {
         let mut live = Live::new(board, chip, age, port, self.dump, Box::new(say));
         watch(&sender)?;
         say(&ready);
-        let result = serve(&mut live, mount, &sender, &queue);
+        let result = mount::serve(&mut live, mount, &sender, &queue);
         live.write_dump()?;
-        result
+        Ok(result?)
     }
 
-    fn installed<'a>(&self, profile: &'a Profile) -> Result<&'a InstalledBootloader, Box<dyn Error>> {
-        let route = profile.routes.first().map(|route| &route.bootloader);
-        let wanted = self.bootloader.as_ref().or(route).ok_or("the profile has no route")?;
-        profile.bootloaders.iter().find(|bootloader| bootloader.id == *wanted).ok_or_else(|| {
+    /// The installed bootloader and the cable.
+    fn installed<'a>(&self, profile: &'a Profile) -> Result<(&'a InstalledBootloader, Cable), Box<dyn Error>> {
+        let cable = self.cable.map(|cable| match cable {
+            CableKind::Usb => Cable::Usb,
+            CableKind::Uart => Cable::Uart,
+        });
+        let mut routes = profile.routes.iter().filter(|route| cable.is_none_or(|cable| cable == route.cable));
+        let first = routes.clone().next().ok_or_else(|| format!("{} has no route through that cable", profile.id))?;
+        let Some(wanted) = &self.bootloader else {
+            let installed = profile.bootloader_of(first).ok_or("the profile's first route names no bootloader")?;
+            return Ok((installed, first.cable));
+        };
+        let installed = profile.bootloaders.iter().find(|bootloader| bootloader.id == *wanted).ok_or_else(|| {
             let names: Vec<_> = profile.bootloaders.iter().map(|bootloader| bootloader.id.as_str()).collect();
-            format!("{} has no bootloader {wanted:?}; it may have: {}", profile.id, names.join(", ")).into()
-        })
+            format!("{} has no bootloader {wanted:?}; it may have: {}", profile.id, names.join(", "))
+        })?;
+        // A bootloader that no route knows is reached by the application's cable.
+        let route = routes.find(|route| route.bootloader == installed.id).unwrap_or(first);
+        Ok((installed, route.cable))
     }
 
     fn contents(
@@ -249,39 +294,6 @@ impl Serve {
         }
     }
 }
-
-fn serve(
-    live: &mut Live,
-    mut mount: Mount,
-    sender: &SyncSender<Message>,
-    queue: &Receiver<Message>,
-) -> Result<(), Box<dyn Error>> {
-    loop {
-        live.follow()?;
-        let due = [mount.follow(live, sender)?, live.due()].into_iter().flatten().min();
-        let wait = due.map_or(IDLE, |due| due.saturating_sub(live.now()));
-        match queue.recv_timeout(wait) {
-            Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => break,
-            Ok(Message::Control(line)) if line.trim() == "quit" => break,
-            Ok(Message::Control(line)) => {
-                let done = line.parse().and_then(|control: Control| {
-                    mount.check(&control)?;
-                    live.control(control).map_err(|error| error.to_string())
-                });
-                match done {
-                    Ok(()) => say(&format!("done {}", line.trim())),
-                    Err(error) => say(&format!("error {error}")),
-                }
-            }
-            Ok(message) => mount.take(live, message),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
-    mount.close().map_err(Into::into)
-}
-
-/// A board to which nothing happens is looked at again after this.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Watches for what ends the service, and for the lines of who is at the controls.
 fn watch(queue: &SyncSender<Message>) -> io::Result<()> {

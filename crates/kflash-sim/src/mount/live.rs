@@ -1,5 +1,6 @@
 //! A board that lives in real time: its clock, its buttons, its cable, and what an onlooker sees it do.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,10 @@ pub struct Live {
     board: VirtualBoard,
     chip: Chip,
     started: Instant,
+    /// What the board's clock showed when it was started.
     age: Duration,
+    /// What it shows: everything between two ticks happens at once, so that no event is passed over in between.
+    now: Duration,
     port: UsbPath,
     plugged: bool,
     tty: Option<String>,
@@ -31,8 +35,11 @@ pub struct Live {
 /// What was told of the board already.
 struct Seen {
     flash: Vec<u8>,
+    /// What was told of each sector last.
+    sectors: BTreeMap<usize, &'static str>,
     running: Running,
     enumeration: Option<u64>,
+    violations: usize,
     next_look: Duration,
     untold: bool,
 }
@@ -55,8 +62,10 @@ impl Live {
     ) -> Self {
         let seen = Seen {
             flash: board.flash().to_vec(),
+            sectors: BTreeMap::new(),
             running: Running::Off,
             enumeration: None,
+            violations: 0,
             next_look: Duration::ZERO,
             untold: dump.is_some(),
         };
@@ -65,6 +74,7 @@ impl Live {
             chip,
             started: Instant::now(),
             age,
+            now: age,
             port,
             plugged: true,
             tty: None,
@@ -75,16 +85,25 @@ impl Live {
         }
     }
 
-    /// The board's clock.
-    pub fn now(&self) -> Duration {
-        self.age + self.started.elapsed()
+    /// Moves the board's time on to now.
+    pub fn tick(&mut self) {
+        self.now = self.age + self.started.elapsed();
+        self.board.advance(self.now);
     }
 
-    /// The board, its time moved on to now.
+    /// The board's clock as of the last tick.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// How long it is until then.
+    pub fn until(&self, time: Duration) -> Duration {
+        time.saturating_sub(self.age + self.started.elapsed())
+    }
+
+    /// The board and what its clock shows.
     pub fn board(&mut self) -> (&mut VirtualBoard, Duration) {
-        let now = self.now();
-        self.board.advance(now);
-        (&mut self.board, now)
+        (&mut self.board, self.now)
     }
 
     /// The port that the cable is, or was last, plugged into.
@@ -139,23 +158,23 @@ impl Live {
         Ok(())
     }
 
-    /// Lets time pass, tells what happened, keeps the dump up to date.
+    /// Tells what happened, keeps the dump up to date.
     pub fn follow(&mut self) -> io::Result<()> {
-        let (_, now) = self.board();
-        if self.second_reset.is_some_and(|at| at <= now) {
-            self.board.press_reset(now);
+        if self.second_reset.is_some_and(|at| at <= self.now) {
+            self.board.press_reset(self.now);
             self.second_reset = None;
         }
         self.tell_running();
         self.tell_usb();
-        if now >= self.seen.next_look {
+        if self.now >= self.seen.next_look {
             self.tell_flash()?;
-            self.seen.next_look = now + LOOK;
+            self.tell_violations();
+            self.seen.next_look = self.now + LOOK;
         }
         Ok(())
     }
 
-    /// When time must pass again at the latest.
+    /// When the next tick is due at the latest.
     pub fn due(&self) -> Option<Duration> {
         let look = Some(self.seen.next_look).filter(|_| self.seen.untold);
         [self.board.next_event(), self.second_reset, look].into_iter().flatten().min()
@@ -215,17 +234,29 @@ impl Live {
             return Ok(());
         }
         let start = self.chip.flash_start.0;
-        for sector in self.chip.sectors() {
+        for (index, sector) in self.chip.sectors().enumerate() {
             let bytes = (sector.start.0 - start) as usize..(sector.end().0 - start) as usize;
             let (Some(old), Some(new)) = (self.seen.flash.get(bytes.clone()), flash.get(bytes)) else { break };
-            if old != new {
-                let blank = new.iter().all(|&byte| byte == 0xff);
-                (self.tell)(&format!("{} {sector}", if blank { "erased" } else { "written" }));
+            if old == new {
+                continue;
+            }
+            let word = if new.iter().all(|&byte| byte == 0xff) { "erased" } else { "written" };
+            // A sector that is being written differs at every look.
+            if self.seen.sectors.insert(index, word) != Some(word) {
+                (self.tell)(&format!("{word} {sector}"));
             }
         }
         self.seen.flash.clear();
         self.seen.flash.extend_from_slice(flash);
         self.write_dump()
+    }
+
+    /// Tells where the host made the flash controller break its rules.
+    fn tell_violations(&mut self) {
+        for violation in self.board.violations().iter().skip(self.seen.violations) {
+            (self.tell)(&format!("violation {violation}"));
+        }
+        self.seen.violations = self.board.violations().len();
     }
 
     /// Writes the dump, if one was asked for.

@@ -4,7 +4,7 @@
 //! bounded queue and lets the board's time pass between them. Reader threads only turn bytes into messages.
 
 use std::io;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 pub mod controls;
@@ -32,6 +32,44 @@ pub enum Message {
     Control(String),
     /// End: a signal came, or nobody is at the controls any more.
     Quit,
+}
+
+/// Bytes on a UART come every 40 us: they are moved several at a time, as USB-UART bridges do.
+const GRAIN: Duration = Duration::from_micros(200);
+/// A board to which nothing happens is looked at again after this.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Lets the board live at its mount until [`Message::Quit`] or the control `quit`, then takes it away from the host.
+/// `sender` is for the mount's readers, whose messages come out of `queue`.
+pub fn serve(
+    live: &mut Live,
+    mut mount: Mount,
+    sender: &SyncSender<Message>,
+    queue: &Receiver<Message>,
+) -> io::Result<()> {
+    loop {
+        live.follow()?;
+        let due = [mount.follow(live, sender)?, live.due()].into_iter().flatten().min();
+        let wait = due.map_or(IDLE, |due| live.until(due).max(GRAIN));
+        let message = queue.recv_timeout(wait);
+        live.tick();
+        match message {
+            Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => return mount.close(),
+            Ok(Message::Control(line)) if line.trim() == "quit" => return mount.close(),
+            Ok(Message::Control(line)) => {
+                let done = line.parse().and_then(|control: Control| {
+                    mount.check(&control)?;
+                    live.control(control).map_err(|error| error.to_string())
+                });
+                match done {
+                    Ok(()) => live.tell(&format!("done {}", line.trim())),
+                    Err(error) => live.tell(&format!("error {error}")),
+                }
+            }
+            Ok(message) => mount.take(live, message),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 /// A way to reach a board.
