@@ -10,15 +10,22 @@ const TARGET: &str = "x86_64-unknown-linux-musl";
 ///
 /// Panics if it was not built, or if one of its sources changed since: a test of a stale program proves nothing.
 pub fn static_binary(name: &str) -> PathBuf {
-    let release = target_dir().join(TARGET).join("release");
-    let binary = release.join(name);
-    let built =
-        modified(&binary).unwrap_or_else(|| panic!("{} is missing: run `make test-binaries`", binary.display()));
-    if let Some(newer) = sources(&release.join(format!("{name}.d")))
+    fresh(target_dir().join(TARGET).join("release").join(name), "make test-binaries")
+}
+
+/// The program `name` of `tests/examples/`, which `cargo test` without further words builds, too. Panics as
+/// [`static_binary`] does.
+pub fn example(name: &str) -> PathBuf {
+    fresh(target_dir().join("debug").join("examples").join(name), "cargo build --package tests --examples")
+}
+
+fn fresh(binary: PathBuf, command: &str) -> PathBuf {
+    let built = modified(&binary).unwrap_or_else(|| panic!("{} is missing: run `{command}`", binary.display()));
+    if let Some(newer) = sources(&binary.with_extension("d"))
         .iter()
         .find(|source| modified(source).is_none_or(|changed| changed > built))
     {
-        panic!("{} is newer than {}: run `make test-binaries`", newer.display(), binary.display());
+        panic!("{} is newer than {}: run `{command}`", newer.display(), binary.display());
     }
     binary
 }
