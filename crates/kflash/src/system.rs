@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
 use crate::clock::{Clock, SystemClock};
-use crate::discover::{Device, DiscoverError, Place, Scan, UsbId, UsbIdentity, UsbPath, holders, remote, sysfs};
+use crate::discover::holders::Open;
+use crate::discover::{Device, DiscoverError, Mode, Place, Scan, UsbId, UsbIdentity, UsbPath, remote, sysfs};
 use crate::host::{Holders, Host, LockError};
 use crate::identify::Selector;
 use crate::link::cdc::CdcLink;
@@ -61,6 +65,24 @@ impl SystemHost {
     pub fn with_lock_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.lock_folder = Some(folder.into());
         self
+    }
+
+    /// Who holds the nodes of each device open, in one walk through `/proc`.
+    pub fn holders_of(&self, devices: &[Device]) -> Vec<Holders> {
+        let open = Open::look(&self.root);
+        let holders = devices.iter().map(|device| match (&open, &numbers(device)[..]) {
+            (None, _) | (_, []) => Holders::Unknown,
+            (Some(open), numbers) => open.holders(numbers),
+        });
+        holders.collect()
+    }
+
+    /// The node that flashing `device` as it is now takes, where this user may not open it.
+    pub fn denied(&self, device: &Device) -> Option<PathBuf> {
+        let by_node = matches!(device.mode, Mode::Dfu | Mode::Rp2Boot);
+        let node = if by_node { device.usbfs.as_ref() } else { device.tty.as_ref().map(|tty| &tty.node) };
+        let node = sysfs::under(&self.root, node?);
+        (access(&node, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS)).then_some(node)
     }
 
     fn resolve(&self, selector: Selector) -> Selector {
@@ -139,6 +161,13 @@ fn import(device: &Device, server: &str, busid: &str) -> Result<UsbipLink, LinkE
     if device.usb.as_ref().is_some_and(|usb| usb.id == id) { Ok(link) } else { Err(stale(busid, &device.place)) }
 }
 
+/// The character devices of a device: its tty and its usbfs node.
+fn numbers(device: &Device) -> Vec<(u32, u32)> {
+    let tty = device.tty.as_ref().and_then(|tty| tty.numbers);
+    let usbfs = device.usb.as_ref().map(|usb| usbfs_numbers(usb.bus, usb.number)).filter(|_| device.usbfs.is_some());
+    tty.into_iter().chain(usbfs).collect()
+}
+
 /// The numbers of `/dev/bus/usb/BUS/NUMBER` (linux drivers/usb/core/usb.c, `usb_alloc_dev`, and devices.txt, major 189).
 fn usbfs_numbers(bus: u16, number: u16) -> (u32, u32) {
     (189, u32::from(bus.saturating_sub(1)) * 128 + u32::from(number.saturating_sub(1)))
@@ -182,11 +211,7 @@ impl Host for SystemHost {
     }
 
     fn holders(&self, device: &Device) -> Holders {
-        let tty = device.tty.as_ref().and_then(|tty| tty.numbers);
-        let usbfs =
-            device.usb.as_ref().map(|usb| usbfs_numbers(usb.bus, usb.number)).filter(|_| device.usbfs.is_some());
-        let numbers: Vec<_> = tty.into_iter().chain(usbfs).collect();
-        if numbers.is_empty() { Holders::Unknown } else { holders::holders(&self.root, &numbers) }
+        self.holders_of(std::slice::from_ref(device)).pop().unwrap_or(Holders::Unknown)
     }
 
     fn lock(&self, device: &Device) -> Result<Box<dyn Any + Send>, LockError> {

@@ -1,10 +1,11 @@
 //! Who holds a node open, from `/proc/PID/fd`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use crate::host::{Holder, Holders};
 
@@ -14,52 +15,64 @@ const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// A process name is 15 bytes; kernel threads show longer ones.
 const LONGEST_NAME: usize = 64;
 
-/// The processes, this one excepted, that hold a character device of these numbers open.
-pub(crate) fn holders(root: &Path, nodes: &[(u32, u32)]) -> Holders {
-    let proc = root.join("proc");
-    let Ok(entries) = fs::read_dir(&proc) else { return Holders::Unknown };
-    // A mounted `/proc` of the host numbers this process otherwise than the container does.
-    let own = fs::read_link(proc.join("self")).ok().and_then(|own| own.to_str()?.parse().ok());
-    let own = own.unwrap_or_else(std::process::id);
-    // Seen through its own `/proc`, a container is all there is.
-    let mut complete = root != Path::new("/")
-        || fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(FIRST_PID_NAMESPACE));
-    let mut processes = Vec::new();
-    for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()) {
-        if pid == own {
-            continue;
-        }
-        let process = proc.join(pid.to_string());
-        match holds(&process, nodes) {
-            Some(true) => processes.push(Holder { pid, name: name(&process) }),
-            Some(false) => {}
-            None => complete = false,
-        }
-    }
-    processes.sort_by_key(|holder| holder.pid);
-    Holders::Seen { processes, complete }
+/// Who holds which character devices open, this process excepted. Found in one walk, for any number of devices.
+pub(crate) struct Open {
+    /// Process and device.
+    found: Vec<(Holder, (u32, u32))>,
+    complete: bool,
 }
 
-/// Whether a process holds one of the nodes; `None` where it cannot be looked into.
-fn holds(process: &Path, nodes: &[(u32, u32)]) -> Option<bool> {
+impl Open {
+    /// Walks through `/proc` under `root`; `None` where it cannot.
+    pub fn look(root: &Path) -> Option<Self> {
+        let proc = root.join("proc");
+        let entries = fs::read_dir(&proc).ok()?;
+        // A mounted `/proc` of the host numbers this process otherwise than the container does.
+        let own = fs::read_link(proc.join("self")).ok().and_then(|own| own.to_str()?.parse().ok());
+        let own = own.unwrap_or_else(std::process::id);
+        // Seen through its own `/proc`, a container is all there is.
+        let mut complete = root != Path::new("/")
+            || fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(FIRST_PID_NAMESPACE));
+        let mut found = Vec::new();
+        for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()) {
+            let process = proc.join(pid.to_string());
+            match devices(&process) {
+                _ if pid == own => {}
+                Some(devices) if devices.is_empty() => {}
+                Some(devices) => {
+                    let holder = Holder { pid, name: name(&process) };
+                    found.extend(devices.into_iter().map(|numbers| (holder.clone(), numbers)));
+                }
+                None => complete = false,
+            }
+        }
+        found.sort_by_key(|(holder, _)| holder.pid);
+        Some(Self { found, complete })
+    }
+
+    /// The processes that hold one of the devices of these numbers.
+    pub fn holders(&self, nodes: &[(u32, u32)]) -> Holders {
+        let holding = self.found.iter().filter(|(_, numbers)| nodes.contains(numbers));
+        let mut processes: Vec<_> = holding.map(|(holder, _)| holder.clone()).collect();
+        processes.dedup();
+        Holders::Seen { processes, complete: self.complete }
+    }
+}
+
+/// The character devices that a process holds open; `None` where it cannot be looked into.
+fn devices(process: &Path) -> Option<BTreeSet<(u32, u32)>> {
     let files = match fs::read_dir(process.join("fd")) {
         Ok(files) => files,
         // It ended meanwhile.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Some(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(BTreeSet::new()),
         Err(_) => return None,
     };
-    // By number, not by name: in its own mount namespace a process may know the node by any name.
-    Some(files.flatten().any(|file| {
-        let path = file.path();
-        let opens_path = fs::read_link(&path).is_ok_and(|target| target.is_absolute());
-        // Without asking a server: a file on a dead network mount must not hang this.
-        let flags = AtFlags::STATX_DONT_SYNC;
-        opens_path
-            && statx(rustix::fs::CWD, &path, flags, StatxFlags::TYPE).is_ok_and(|found| {
-                FileType::from_raw_mode(found.stx_mode.into()) == FileType::CharacterDevice
-                    && nodes.contains(&(found.stx_rdev_major, found.stx_rdev_minor))
-            })
-    }))
+    // By number, not by name: in its own mount namespace a process may know the node by any name. And without asking a
+    // server: a file on a dead network mount must not hang this.
+    let stat = |file: fs::DirEntry| statx(CWD, file.path(), AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok();
+    let files = files.filter_map(|file| stat(file.ok()?));
+    let devices = files.filter(|file| FileType::from_raw_mode(file.stx_mode.into()) == FileType::CharacterDevice);
+    Some(devices.map(|file| (file.stx_rdev_major, file.stx_rdev_minor)).collect())
 }
 
 fn name(process: &Path) -> String {
@@ -83,7 +96,7 @@ mod tests {
         let _own = File::open("/dev/full").unwrap();
         let mut child =
             Command::new("sleep").arg("60").stdin(Stdio::from(File::open("/dev/full").unwrap())).spawn().unwrap();
-        let found = holders(Path::new("/"), &[null]);
+        let found = Open::look(Path::new("/")).unwrap().holders(&[null]);
         child.kill().unwrap();
         child.wait().unwrap();
         let Holders::Seen { processes, .. } = found else { panic!("{found:?}") };
@@ -101,12 +114,13 @@ mod tests {
         std::os::unix::fs::symlink("socket:[1]", fd.join("4")).unwrap();
         let full = char_device_numbers(Path::new("/dev/full")).unwrap();
         let holder = Holder { pid: 4711, name: "klip\u{1b}\u{fffd}py".to_owned() };
-        assert_eq!(holders(root.path(), &[full]), Holders::Seen { processes: vec![holder], complete: true });
-        assert_eq!(holders(root.path(), &[]), Holders::Seen { processes: vec![], complete: true });
+        let look = || Open::look(root.path()).unwrap();
+        assert_eq!(look().holders(&[full]), Holders::Seen { processes: vec![holder], complete: true });
+        assert_eq!(look().holders(&[]), Holders::Seen { processes: vec![], complete: true });
         // What cannot be looked into is not passed over in silence.
         fs::create_dir(root.path().join("proc/12")).unwrap();
         fs::write(root.path().join("proc/12/fd"), "").unwrap();
-        assert_eq!(holders(root.path(), &[]), Holders::Seen { processes: vec![], complete: false });
-        assert_eq!(holders(&root.path().join("nothing"), &[full]), Holders::Unknown);
+        assert_eq!(look().holders(&[]), Holders::Seen { processes: vec![], complete: false });
+        assert!(Open::look(&root.path().join("nothing")).is_none());
     }
 }
