@@ -1,7 +1,6 @@
 //! `kflash inspect`: what is in a firmware file.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kflash::addr::{FlashRange, FlashSize};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render;
+use crate::sheet::{Sheet, shown};
 
 /// Says what is in a firmware file: format, addresses, what it is built from and for.
 ///
@@ -52,24 +52,15 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Ok)
 }
 
-/// Lines of a name and a value, the values aligned.
-struct Sheet(String);
-
-impl Sheet {
-    fn line(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.0, "  {name:<14}{value}");
-    }
-}
-
 fn text(file: &Path, image: &Image) -> String {
-    let mut sheet = Sheet(format!("{}\n", shown(&file.to_string_lossy())));
+    let mut sheet = Sheet::new(&shown(&file.to_string_lossy()));
     what_it_is(&mut sheet, image);
-    sheet.0.push('\n');
+    sheet.gap();
     where_it_lies(&mut sheet, image);
-    sheet.0.push('\n');
+    sheet.gap();
     sheet.line("format", &format_of(image));
     sheet.line("sha256", &image.sha256);
-    sheet.0
+    sheet.into_text()
 }
 
 fn what_it_is(sheet: &mut Sheet, image: &Image) {
@@ -194,16 +185,6 @@ fn size_of(size: FlashSize) -> String {
         return format!("{} bytes", size.0);
     }
     format!("{} bytes ({:.1} KiB)", size.0, f64::from(size.0) / 1024.0)
-}
-
-/// A string out of a file, so that it can neither steer a terminal nor fill it.
-fn shown(text: &str) -> String {
-    const MAX: usize = 160;
-    let mut shown: String = text.chars().take(MAX).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MAX).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

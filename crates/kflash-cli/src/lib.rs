@@ -9,6 +9,7 @@ mod flash;
 mod inspect;
 mod plan;
 mod render;
+mod sheet;
 mod verify;
 
 use std::ffi::OsString;
