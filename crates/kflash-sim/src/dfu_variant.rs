@@ -234,12 +234,10 @@ fn internal_flash(chip: &Chip) -> String {
         size if new => format!("{count}*{size:02}Kg"),
         size if single && is("stm32f1") => format!("{count:03}*{size:03}Kg"),
         size if single => format!("{count:03}*{size:04}Kg"),
+        // So an F72x writes it.
+        64 if is("stm32f72") => format!("{count:02}*64Kg"),
         size => format!("{count:02}*{size:03}Kg"),
     });
     let gap = if new { "   " } else { "  " };
-    format!(
-        "@Internal Flash{gap}/{}/{}",
-        format_args!("{:#010X}", chip.flash_start.0).to_string().replace("0X", "0x"),
-        runs.collect::<Vec<_>>().join(",")
-    )
+    format!("@Internal Flash{gap}/0x{:08X}/{}", chip.flash_start.0, runs.collect::<Vec<_>>().join(","))
 }

@@ -149,13 +149,15 @@ impl Firmware {
 /// What the zlib stream at the front of `bytes` inflates to, and its length; `None` if it is broken, cut or too large.
 fn inflate(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut inflater = Decompress::new(true);
-    let mut out = Vec::with_capacity(16 * 1024);
+    // Little at first: what begins by chance is seen to be no JSON.
+    let mut out = Vec::with_capacity(64);
     loop {
         let before = (inflater.total_in(), out.len());
         let input = bytes.get(inflater.total_in() as usize..)?;
-        match inflater.decompress_vec(input, &mut out, FlushDecompress::Finish).ok()? {
+        match inflater.decompress_vec(input, &mut out, FlushDecompress::None).ok()? {
             Status::StreamEnd => return Some((out, inflater.total_in() as usize)),
             _ if out.len() >= LARGEST_DICTIONARY => return None,
+            _ if out.first().is_some_and(|&first| first != b'{') => return None,
             // All of the room was used: there may be more.
             _ if out.len() == out.capacity() => out.reserve(16 * 1024),
             _ if (inflater.total_in(), out.len()) == before => return None,

@@ -160,6 +160,93 @@ fn every_katapult_board_is_flashed() {
     }
 }
 
+/// A DFU request to interface 0.
+fn dfu(request: u8, value: u16) -> kflash::link::Setup {
+    kflash::link::Setup { request_type: 0x21, request, value, index: 0 }
+}
+
+/// Sends a DNLOAD and polls until it is done.
+fn dnload(host: &SimHost, link: &mut dyn UsbLink, block: u16, data: &[u8]) {
+    link.control_out(dfu(1, block), data, 20 * S).unwrap();
+    loop {
+        let status = link.control_in(dfu(3, 0), 6, 20 * S).unwrap();
+        assert_eq!(status[0], 0, "{status:?}");
+        if status[4] == 5 {
+            return;
+        }
+        assert_eq!(status[4], 4);
+        host.clock().sleep(Duration::from_millis(u16::from_le_bytes([status[1], status[2]]).into()));
+    }
+}
+
+#[test]
+fn every_dfu_board_is_flashed() {
+    for (profile, chip) in kflash::boards::builtin().unwrap() {
+        let id = &profile.id.0;
+        let dfu_routes = profile.routes.iter().filter(|route| route.protocol == kflash::proto::Protocol::Dfuse);
+        for route in dfu_routes {
+            let start = profile.bootloader_of(route).unwrap().app_start.0;
+            let (host, key) = host_with(id, &route.bootloader, Timing::Real);
+            // By its own USB, whatever cable its application has.
+            host.hand(key, Hand::Move(Plug::Usb(port("1-3"))));
+            host.hand(key, Hand::Boot0(true));
+            host.hand(key, Hand::Reset);
+            host.clock().sleep(S);
+            assert_eq!(only(&host).mode, Mode::Dfu, "{id}");
+            let mut link = host.open_usb(&only(&host)).unwrap();
+            let functional = link.configuration_descriptor().len() - 9;
+            let size: [u8; 2] = link.configuration_descriptor()[functional + 5..functional + 7].try_into().unwrap();
+            let size = usize::from(u16::from_le_bytes(size));
+            if link.control_in(dfu(3, 0), 6, S).unwrap()[4] == 10 {
+                link.control_out(dfu(4, 0), &[], S).unwrap();
+            }
+            let image = TestImage::klipper(&chip.mcu[0], start).version("v0.13.0-1-gnew").build();
+            let command = |code: u8, address: u32| [&[code][..], &address.to_le_bytes()].concat();
+            let end = start + image.len() as u32;
+            for sector in chip.sectors().filter(|sector| sector.end().0 > start && sector.start.0 < end) {
+                dnload(&host, &mut *link, 0, &command(0x41, sector.start.0));
+            }
+            dnload(&host, &mut *link, 0, &command(0x21, start));
+            for (index, block) in image.chunks(size).enumerate().skip(1) {
+                dnload(&host, &mut *link, index as u16 + 2, block);
+            }
+            dnload(&host, &mut *link, 2, &image[..size]);
+            link.control_out(dfu(6, 0), &[], S).unwrap();
+            for (index, block) in image.chunks(size).enumerate() {
+                let read = link.control_in(dfu(2, index as u16 + 2), block.len() as u16, S).unwrap();
+                assert_eq!(read, block);
+            }
+            link.control_out(dfu(6, 0), &[], S).unwrap();
+            dnload(&host, &mut *link, 0, &command(0x21, start));
+            link.control_out(dfu(1, 2), &[], S).unwrap();
+            drop(link.control_in(dfu(3, 0), 6, S));
+            host.clock().sleep(S);
+            host.with_board(key, |board, _| {
+                assert_eq!(board.running(), Running::Application { version: "v0.13.0-1-gnew".into() }, "{id}");
+                assert_eq!(board.violations(), [""; 0], "{id}");
+            });
+            assert_eq!(only(&host).mode, Mode::Klipper, "{id}");
+            assert!(matches!(link.control_in(dfu(3, 0), 6, S), Err(LinkError::Gone)));
+        }
+    }
+}
+
+#[test]
+fn a_flash_takes_milliseconds_of_real_time() {
+    let (host, key) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
+    touch(&host);
+    let image = TestImage::klipper("stm32f446xx", 0x0800_8000).version("v0.13.0-1-gnew").build();
+    let started = std::time::Instant::now();
+    let mut link = host.open_serial(&only(&host), 250_000).unwrap();
+    flash(&mut *link, 0x0800_8000, &image).unwrap();
+    drop(link);
+    host.clock().sleep(S);
+    let took = started.elapsed();
+    assert!(matches!(host.with_board(key, |board, _| board.running()), Running::Application { .. }));
+    // Some 5 ms on a quiet machine.
+    assert!(took < Duration::from_millis(200), "{took:?}");
+}
+
 #[test]
 fn a_cut_in_the_middle_leaves_half_an_image_that_locks_up() {
     let (host, key) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
