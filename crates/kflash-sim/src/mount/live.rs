@@ -89,6 +89,10 @@ impl Live {
     pub fn tick(&mut self) {
         self.now = self.age + self.started.elapsed();
         self.board.advance(self.now);
+        if self.second_reset.is_some_and(|at| at <= self.now) {
+            self.board.press_reset(self.now);
+            self.second_reset = None;
+        }
     }
 
     /// The board's clock as of the last tick.
@@ -160,10 +164,6 @@ impl Live {
 
     /// Tells what happened, keeps the dump up to date.
     pub fn follow(&mut self) -> io::Result<()> {
-        if self.second_reset.is_some_and(|at| at <= self.now) {
-            self.board.press_reset(self.now);
-            self.second_reset = None;
-        }
         self.tell_running();
         self.tell_usb();
         if self.now >= self.seen.next_look {

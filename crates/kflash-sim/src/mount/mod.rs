@@ -48,8 +48,10 @@ pub fn serve(
     queue: &Receiver<Message>,
 ) -> io::Result<()> {
     loop {
+        // What is told has happened: whoever reads "gone" finds the board's nodes gone.
+        let due = mount.follow(live, sender)?;
         live.follow()?;
-        let due = [mount.follow(live, sender)?, live.due()].into_iter().flatten().min();
+        let due = [due, live.due()].into_iter().flatten().min();
         let wait = due.map_or(IDLE, |due| live.until(due).max(GRAIN));
         let message = queue.recv_timeout(wait);
         live.tick();

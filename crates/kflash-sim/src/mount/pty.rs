@@ -1,7 +1,6 @@
 //! A board on a pty: its UART, or the tty that cdc_acm would make of its USB.
 
 use std::io;
-use std::path::Path;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -114,10 +113,5 @@ impl Pty {
     pub fn close(&mut self) -> io::Result<()> {
         self.present = None;
         self.tree.as_mut().map_or(Ok(()), Tree::remove)
-    }
-
-    /// Where the tty is, if there is one.
-    pub fn slave(&self) -> Option<&Path> {
-        self.present.as_ref()?.1.as_ref().map(Terminal::slave)
     }
 }

@@ -7,7 +7,7 @@ pub mod vhci;
 pub mod wire;
 
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Sender, SyncSender};
 
 /// What a peer's reader thread hands to the board's.
 #[derive(Debug)]
@@ -34,9 +34,4 @@ fn read_requests(mut stream: impl std::io::Read, number: u64, queue: &SyncSender
             return;
         }
     }
-}
-
-/// The number that a new session got; `None` if the import was refused.
-fn number(answer: &Receiver<u64>) -> Option<u64> {
-    answer.recv().ok()
 }

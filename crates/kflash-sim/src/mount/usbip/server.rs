@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::session::Session;
 use super::wire::{self, Export, Handshake, Refusal};
-use super::{Message, number, read_requests};
+use super::{Message, read_requests};
 use crate::mount;
 use crate::mount::descriptors::Identity;
 use crate::mount::live::Live;
@@ -156,20 +156,19 @@ fn converse(mut stream: TcpStream, queue: &SyncSender<mount::Message>) -> io::Re
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let handshake = wire::read_handshake(&mut stream)?;
-    let writer = stream.try_clone()?;
-    let (go, answer) = channel();
-    let message = match handshake {
-        Handshake::List => Message::List(writer),
-        Handshake::Import(busid) => Message::Import(writer, busid, go),
-    };
-    if queue.send(mount::Message::Usbip(message)).is_err() {
-        return Ok(());
-    }
-    if let Some(session) = number(&answer) {
-        // An attached host may be silent for ever.
-        stream.set_read_timeout(None)?;
-        read_requests(stream, session, queue);
+    let send = |message| queue.send(mount::Message::Usbip(message)).map_err(io::Error::other);
+    match wire::read_handshake(&mut stream)? {
+        Handshake::List => send(Message::List(stream))?,
+        Handshake::Import(busid) => {
+            let (go, answer) = channel();
+            send(Message::Import(stream.try_clone()?, busid, go))?;
+            // Without an answer the import was refused.
+            if let Ok(session) = answer.recv() {
+                // An attached host may be silent for ever.
+                stream.set_read_timeout(None)?;
+                read_requests(stream, session, queue);
+            }
+        }
     }
     Ok(())
 }
