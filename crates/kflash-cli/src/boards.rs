@@ -1,7 +1,7 @@
 //! `kflash boards`: the boards that kflash knows.
 
 use kflash::board::{Cable, Entry, InstalledBootloader, Profile, Route, Verified};
-use kflash::boards;
+use kflash::boards::{self, BoardError};
 use kflash::chip::Chip;
 use kflash::exit::ExitCode;
 use serde::Serialize;
@@ -32,7 +32,11 @@ struct Known<'a> {
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.board {
-        let (profile, chip) = boards::find(name).map_err(|error| Failure::usage(error.to_string()))?;
+        let (profile, chip) = boards::find(name).map_err(|error| {
+            let hint =
+                matches!(error, BoardError::NoSuchBoard { .. }).then(|| "`kflash boards` lists them all".to_owned());
+            Failure { hint, ..Failure::usage(error.to_string()) }
+        })?;
         if shared.json {
             render::result_json(&Known { profile: &profile, chip_data: &chip });
         } else {
