@@ -246,8 +246,9 @@ impl Session<'_> {
                 });
             }
             if now >= resend {
-                if now.saturating_sub(last_byte) >= RESEND_FIRST {
-                    self.decoder.stalled();
+                if now.saturating_sub(last_byte) >= RESEND_FIRST && !self.decoder.is_empty() {
+                    self.decoder.end();
+                    continue;
                 }
                 // Acknowledged but not answered: the answer was garbled, or the firmware happened to expect the
                 // following number all along and this was its refusal. Either way it now takes the following number.

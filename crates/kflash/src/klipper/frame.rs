@@ -39,6 +39,8 @@ pub fn encode(sequence: u8, content: &[u8]) -> Option<Vec<u8>> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     bytes: Vec<u8>,
+    /// No byte follows those that are held.
+    ended: bool,
 }
 
 impl Decoder {
@@ -48,13 +50,18 @@ impl Decoder {
         let excess = (self.bytes.len() + new.len()).saturating_sub(KEPT);
         self.bytes.drain(..excess.min(self.bytes.len()));
         self.bytes.extend(new);
+        self.ended = false;
     }
 
-    /// Nothing has come for a while: what looks like the beginning of a block is none.
-    pub fn stalled(&mut self) {
-        if !self.bytes.is_empty() {
-            self.bytes.remove(0);
-        }
+    /// Nothing has come for longer than a block has gaps: what looks like the beginning of one is noise, and blocks
+    /// may lie behind it.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     /// The next whole block.
@@ -68,8 +75,8 @@ impl Decoder {
                     start += length;
                     break Some(block);
                 }
-                Parsed::Partial => break None,
-                Parsed::Noise => start += 1,
+                Parsed::Partial if !self.ended || start == self.bytes.len() => break None,
+                Parsed::Partial | Parsed::Noise => start += 1,
             }
         };
         self.bytes.drain(..start);
@@ -144,12 +151,16 @@ mod tests {
     #[test]
     fn a_beginning_that_is_not_continued_gives_the_block_behind_it_free() {
         let mut decoder = Decoder::default();
-        decoder.push(&[0x40, 0x1f, 0x05, 0x11, 0x8f, 0x08, 0x7e]);
+        decoder.push(&[0x40, 0x1f, 0x30, 0x10, 0x05, 0x11, 0x8f, 0x08, 0x7e, 0x05]);
         assert_eq!(decoder.pop(), None);
-        decoder.stalled();
+        decoder.end();
         assert_eq!(decoder.pop(), Some(Block { sequence: 1, content: Vec::new() }));
-        decoder.stalled();
         assert_eq!(decoder.pop(), None);
+        assert!(decoder.is_empty());
+        decoder.push(&[0x05, 0x11]);
+        assert_eq!(decoder.pop(), None);
+        decoder.push(&[0x8f, 0x08, 0x7e]);
+        assert_eq!(decoder.pop(), Some(Block { sequence: 1, content: Vec::new() }));
     }
 
     #[test]
