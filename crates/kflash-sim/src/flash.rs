@@ -46,6 +46,15 @@ struct Running {
     erase: bool,
 }
 
+/// More than these tell nothing new.
+const MOST_VIOLATIONS: usize = 100;
+
+fn violate(violations: &mut Vec<String>, what: impl FnOnce() -> String) {
+    if violations.len() < MOST_VIOLATIONS {
+        violations.push(what());
+    }
+}
+
 /// A chip's flash.
 pub(crate) struct Nor {
     start: u32,
@@ -163,7 +172,7 @@ impl Nor {
     /// Erases the sector that holds `addr`, from `now` on; returns when it is done.
     pub(crate) fn erase(&mut self, now: Duration, addr: u32) -> Result<Duration, Refusal> {
         let Some(sector) = self.sector(addr) else {
-            self.violations.push(format!("erase outside of the flash at {addr:#010x}"));
+            violate(&mut self.violations, || format!("erase outside of the flash at {addr:#010x}"));
             return Err(Refusal::Address);
         };
         if self.protected.iter().any(|range| range.overlaps(sector)) {
@@ -186,11 +195,11 @@ impl Nor {
     pub(crate) fn program(&mut self, now: Duration, addr: u32, bytes: &[u8]) -> Result<Duration, Refusal> {
         let offset = addr.wrapping_sub(self.start) as usize;
         if offset.checked_add(bytes.len()).is_none_or(|end| end > self.data.len()) {
-            self.violations.push(format!("program outside of the flash at {addr:#010x}"));
+            violate(&mut self.violations, || format!("program outside of the flash at {addr:#010x}"));
             return Err(Refusal::Address);
         }
         if !offset.is_multiple_of(self.unit) || !bytes.len().is_multiple_of(self.unit) {
-            self.violations.push(format!("program of {} bytes off a unit at {addr:#010x}", bytes.len()));
+            violate(&mut self.violations, || format!("program of {} bytes off a unit at {addr:#010x}", bytes.len()));
             return Err(Refusal::Address);
         }
         let overlaps = |range: &FlashRange| addr < range.end().0 && range.start.0 < addr + bytes.len() as u32;
@@ -210,12 +219,18 @@ impl Nor {
             let zeros = new.iter().all(|&byte| byte == 0);
             match self.rule {
                 Rule::Blank if !blank && !zeros => {
-                    self.violations.push(format!("unit at {:#010x} programmed twice", self.start as usize + at));
+                    violate(&mut self.violations, || {
+                        format!("unit at {:#010x} programmed twice", self.start as usize + at)
+                    });
                     return Err(Refusal::NotBlank);
                 }
                 Rule::SpoilsEcc if !blank => {
-                    self.violations.push(format!("unit at {:#010x} programmed twice", self.start as usize + at));
-                    self.spoilt.push(unit);
+                    violate(&mut self.violations, || {
+                        format!("unit at {:#010x} programmed twice", self.start as usize + at)
+                    });
+                    if !self.spoilt.contains(&unit) {
+                        self.spoilt.push(unit);
+                    }
                 }
                 _ => {}
             }

@@ -218,10 +218,11 @@ impl RomDfu {
                 self.state = State::DownloadBusy;
                 let mut held = Duration::ZERO;
                 if !busy.endless {
-                    match self.variant.holds {
-                        Holds::Nothing => {}
-                        Holds::First => held = busy.end.saturating_sub(now),
-                        Holds::Second => self.blocked_until = busy.end,
+                    if self.variant.holds == Holds::First {
+                        held = busy.end.saturating_sub(now);
+                    }
+                    if self.variant.holds != Holds::Nothing {
+                        self.blocked_until = busy.end;
                     }
                 }
                 self.reply(busy.polls[0], held)

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// What more than these waits unread is lost.
+const MOST_BURSTS: usize = 4096;
+
 /// Bytes on a wire: when the last of them has arrived, and the speed they were sent at.
 #[derive(Debug)]
 struct Burst {
@@ -22,6 +25,9 @@ pub(crate) struct Wire {
 impl Wire {
     /// Sends `bytes` as soon as the wire is free, not before `from`.
     pub(crate) fn send(&mut self, from: Duration, baud: u32, bytes: Vec<u8>) {
+        if self.bursts.len() >= MOST_BURSTS {
+            return;
+        }
         let start = from.max(self.free);
         self.free = start + wire_time(baud, bytes.len());
         self.bursts.push_back(Burst { start, baud, bytes, taken: 0 });

@@ -84,11 +84,11 @@ impl SimSerial {
         self.class_request(SET_LINE_CODING, 0, &coding)
     }
 
-    /// Counts an operation; whether it is to be done at all.
-    fn begin(&self) -> bool {
+    /// Counts an operation; what is to befall its bytes.
+    fn begin(&self) -> Option<FaultKind> {
         let mut world = lock(&self.world);
         let faults = world.plan.operation();
-        faults.into_iter().filter_map(|fault| world.strike(self.key, fault)).count() == 0
+        faults.into_iter().filter_map(|fault| world.strike(self.key, fault)).last()
     }
 
     fn end(&self) {
@@ -185,9 +185,14 @@ impl ByteLink for SimSerial {
         if !outcome? {
             return Ok(0);
         }
-        let wanted = self.begin();
+        let befalls = self.begin();
+        self.end();
         let mut world = lock(&shared);
         world.alive(self.key, self.stamp)?;
+        if matches!(befalls, Some(FaultKind::Corrupt)) {
+            self.inbox[0] ^= 1;
+        }
+        let wanted = matches!(befalls, None | Some(FaultKind::Corrupt));
         let mut count = 0;
         while count < buf.len()
             && let Some(byte) = self.inbox.pop_front()
@@ -214,12 +219,18 @@ impl ByteLink for SimSerial {
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), LinkError> {
-        let wanted = self.begin();
+        let befalls = self.begin();
         {
             let mut world = lock(&self.world);
             world.alive(self.key, self.stamp)?;
-            if wanted {
-                self.deliver(&mut world, data)?;
+            match befalls {
+                None => self.deliver(&mut world, data)?,
+                Some(FaultKind::Corrupt) => {
+                    let mut data = data.to_vec();
+                    data.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+                    self.deliver(&mut world, &data)?;
+                }
+                Some(_) => {}
             }
         }
         self.end();

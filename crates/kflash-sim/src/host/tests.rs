@@ -232,6 +232,70 @@ fn every_dfu_board_is_flashed() {
 }
 
 #[test]
+fn a_cut_anywhere_ends_the_link_and_a_double_reset_brings_katapult_back() {
+    let image = TestImage::klipper("stm32f446xx", 0x0800_8000).version("v0.13.0-1-gnew").build();
+    let run = |plan: FaultPlan| {
+        let (host, key) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
+        host.set_faults(plan);
+        touch(&host);
+        let mut link = host.open_serial(&only(&host), 250_000).unwrap();
+        let flashed = flash(&mut *link, 0x0800_8000, &image);
+        drop(link);
+        (host, key, flashed)
+    };
+    let (host, _, flashed) = run(FaultPlan::new());
+    flashed.unwrap();
+    let all = host.counters();
+    assert_eq!(run(FaultPlan::new()).0.counters(), all, "every run is the same");
+    // The touch and its drop of DTR are the first operation.
+    let moments = [
+        (2..all.operations).step_by(401).map(At::Operation).collect::<Vec<_>>(),
+        (2..all.operations).step_by(397).map(At::AfterOperation).collect(),
+        (1..all.bytes_out).step_by(9001).map(At::ByteOut).collect(),
+        (1..all.bytes_in).step_by(9001).map(At::ByteIn).collect(),
+    ]
+    .concat();
+    assert!(moments.len() > 20);
+    for at in moments {
+        for power in [false, true] {
+            let cut = if power { FaultKind::CutPower } else { FaultKind::Cut };
+            let (host, key, flashed) = run(FaultPlan::new().with(at, cut));
+            assert!(matches!(flashed, Err(LinkError::Gone)), "{at:?}: {flashed:?}");
+            assert!(host.scan().unwrap().devices.is_empty(), "{at:?}");
+            host.hand(key, Hand::Replug);
+            host.clock().sleep(S);
+            host.hand(key, Hand::DoubleReset(Duration::from_millis(200)));
+            host.clock().sleep(S);
+            assert_eq!(only(&host).mode, Mode::Katapult, "{at:?}");
+            let mut link = host.open_serial(&only(&host), 250_000).unwrap();
+            flash(&mut *link, 0x0800_8000, &image).unwrap();
+            drop(link);
+            host.clock().sleep(S);
+            assert_eq!(only(&host).mode, Mode::Klipper, "{at:?}");
+        }
+    }
+}
+
+#[test]
+fn a_byte_is_corrupted_or_lost_and_an_operation_delayed() {
+    for (kind, code) in [(FaultKind::Corrupt, Some(0xf1)), (FaultKind::Drop, None), (FaultKind::Stall, None)] {
+        let (host, _) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
+        touch(&host);
+        let mut link = host.open_serial(&only(&host), 250_000).unwrap();
+        host.set_faults(FaultPlan::new().with(At::ByteOut(5), kind));
+        let answer = ask(&mut *link, 0x11, &[]);
+        assert_eq!(answer.ok().map(|(code, _)| code), code);
+    }
+    let (host, _) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
+    touch(&host);
+    let mut link = host.open_serial(&only(&host), 250_000).unwrap();
+    host.set_faults(FaultPlan::new().with(At::Operation(1), FaultKind::Delay(7 * S)));
+    let before = host.clock().now();
+    ask(&mut *link, 0x11, &[]).unwrap();
+    assert!(host.clock().now().saturating_sub(before) > 7 * S);
+}
+
+#[test]
 fn a_flash_takes_milliseconds_of_real_time() {
     let (host, key) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
     touch(&host);

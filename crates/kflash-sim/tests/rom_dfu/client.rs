@@ -102,7 +102,7 @@ impl Client {
     }
 
     /// Clears the error that an old ROM starts in.
-    pub fn to_idle(&mut self) {
+    pub fn settle_idle(&mut self) {
         if self.status().unwrap()[2] == 10 {
             assert!(is_done(&self.clear_status()));
         }

@@ -15,7 +15,7 @@ const START: u32 = 0x0800_0000;
 
 fn g0(options: Options) -> Client {
     let mut client = Client::with("stm32g0b1xe", [1; 12], options);
-    client.to_idle();
+    client.settle_idle();
     client
 }
 
@@ -72,7 +72,7 @@ fn addresses_outside_of_the_memory_are_refused() {
     let mut client = g0(Options::default());
     assert_eq!(client.run(SET_POINTER, START + 512 * 1024), [8, 0, 10]);
     let mut old = Client::new("stm32f446xe");
-    old.to_idle();
+    old.settle_idle();
     assert_eq!(old.run(ERASE, 0x0900_0000), [1, 0, 10]);
 }
 
@@ -93,7 +93,7 @@ fn ecc_units_are_programmed_once_even_with_ff() {
 
     // An H7 writes, and reading the unit faults.
     let mut client = Client::with("stm32h723xe", [1; 12], Options::default());
-    client.to_idle();
+    client.settle_idle();
     client.run(SET_POINTER, START);
     client.write(2, &[0xff; 64]);
     client.write(2, &[0x5a; 64]);
@@ -102,7 +102,7 @@ fn ecc_units_are_programmed_once_even_with_ff() {
 
     // An F4 only ever clears bits.
     let mut client = Client::new("stm32f446xe");
-    client.to_idle();
+    client.settle_idle();
     client.run(SET_POINTER, START);
     client.write(2, &[0xf0; 64]);
     assert_eq!(client.write(2, &[0x3c; 64])[0], 0);
@@ -126,7 +126,7 @@ fn ok_is_no_proof_of_a_write() {
     assert_eq!(client.status().unwrap()[0], 11, "errVENDOR");
 
     let mut old = Client::with("stm32f407xg", [1; 12], Options { read_protected: true, ..Options::default() });
-    old.to_idle();
+    old.settle_idle();
     assert_eq!(old.run(SET_POINTER, START), [11, 0, 10]);
 }
 
@@ -141,7 +141,7 @@ fn the_ways_to_leave() {
         let mut variant = DfuVariant::of(&chip("stm32f446xe"), &[0; 12]).unwrap();
         variant.leave = leave;
         let mut client = Client::with("stm32f446xe", [0; 12], Options { dfu: Some(variant), ..Options::default() });
-        client.to_idle();
+        client.settle_idle();
         client.run(SET_POINTER, START);
         assert!(is_done(&client.download(2, &[])));
         if leave == Leave::VanishAtDownload {
@@ -159,7 +159,7 @@ fn a_power_cut_takes_the_half_done_erase_along() {
     for (timing, half) in [(Timing::Real, true), (Timing::Zero, false)] {
         let options = Options { timing, ..Options::default() };
         let mut client = Client::with("stm32h743xi", [1; 12], options);
-        client.to_idle();
+        client.settle_idle();
         client.run(SET_POINTER, START + 0x1_f000);
         client.write(2, &[0x00; 1024]);
         client.command(ERASE, START);

@@ -38,14 +38,14 @@ fn every_recorded_sequence_comes_from_the_model() {
         let name = format!("{}: {}", row.family, row.after);
         if row.after == "open" {
             check(&mut client, &row, &name);
-            client.to_idle();
+            client.settle_idle();
             continue;
         }
-        client.to_idle();
+        client.settle_idle();
         let upper_bank = row.after.contains("8..15");
         match &row.after[..] {
             after if after.starts_with("41") => {
-                client.command(ERASE, if upper_bank { 0x0810_0000 } else { 0x0800_0000 })
+                client.command(ERASE, if upper_bank { 0x0810_0000 } else { 0x0800_0000 });
             }
             "21 addr" => client.command(SET_POINTER, APP),
             "erase / set pointer" => {
