@@ -58,7 +58,10 @@ fn in_mode(host: &SystemHost, mode: Mode) -> Device {
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
         let scan = host.scan().unwrap();
-        if let Some(device) = scan.devices.into_iter().find(|device| device.mode == mode) {
+        // A board is seen before its tty is, and udev links the tty last of all.
+        let whole =
+            |device: &Device| device.usbfs.is_none() || device.tty.as_ref().is_some_and(|tty| tty.by_id.is_some());
+        if let Some(device) = scan.devices.into_iter().find(|device| device.mode == mode && whole(device)) {
             return device;
         }
         assert!(Instant::now() < give_up, "no board in {mode:?}");
