@@ -1,2 +1,31 @@
-//! The kflash command.
-fn main() {}
+//! Chores of the workspace.
+
+mod docs;
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+/// Chores of the kflash workspace
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+enum Chore {
+    /// Writes the generated sections of README.md and docs/cli.md, and man pages and completions into target/
+    Docs {
+        /// Write nothing; fail if a section is stale
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Chore::parse() {
+        Chore::Docs { check: true } => docs::check(&root()),
+        Chore::Docs { check: false } => docs::write(&root()),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

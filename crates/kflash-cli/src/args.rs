@@ -6,11 +6,19 @@ use clap::Args;
 
 /// Options of every verb.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Shared {
     /// Where the host's `/sys`, `/dev`, `/run` and `/proc` are found, for a container that mounts them elsewhere
-    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/",
+        hide_default_value = true,
+        display_order = 100
+    )]
     pub host_root: PathBuf,
     /// Print the result as JSON; a verb that takes time prints each event as a line, the result last
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 101)]
     pub json: bool,
 }

@@ -2,10 +2,13 @@
 
 use std::any::Any;
 
+use kflash::board::Profile;
 use kflash::discover::Place;
 use kflash::exit::ExitCode;
 use kflash::flash::{BoardState, FailureKind, FlashError};
 use serde::Serialize;
+
+use crate::hint;
 
 /// A failed verb.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub struct Failure {
     pub details: Vec<String>,
     /// What may help.
     pub hint: Option<String>,
+    /// Whether no hardware was touched.
+    pub simulated: bool,
     /// The board that was in play.
     pub board: Option<Box<BoardLeft>>,
 }
@@ -44,6 +49,7 @@ pub struct FailureJson<'a> {
     message: &'a str,
     details: &'a [String],
     hint: Option<&'a str>,
+    simulated: bool,
     #[serde(flatten)]
     board: Option<&'a BoardLeft>,
     again: kflash::exit::Again,
@@ -52,7 +58,7 @@ pub struct FailureJson<'a> {
 impl Failure {
     /// A failure with nothing but a code and a message.
     pub fn new(exit: ExitCode, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), details: Vec::new(), hint: None, board: None }
+        Self { exit, message: message.into(), details: Vec::new(), hint: None, simulated: false, board: None }
     }
 
     /// Wrong arguments, configuration or profile.
@@ -77,19 +83,22 @@ impl Failure {
             message: &self.message,
             details: &self.details,
             hint: self.hint.as_deref(),
+            simulated: self.simulated,
             board: self.board.as_deref(),
             again: self.exit.again(),
         }
     }
 }
 
-impl From<FlashError> for Failure {
-    fn from(error: FlashError) -> Self {
+impl Failure {
+    /// A failed stage of a flash of a board with this profile.
+    pub fn of_flash(error: FlashError, profile: &Profile) -> Self {
         Self {
+            hint: hint::hint(&error.kind, error.board, &profile.hands),
             exit: error.exit,
             message: error.message,
             details: error.details,
-            hint: None,
+            simulated: false,
             board: Some(Box::new(BoardLeft { state: error.board, place: error.place, kind: error.kind })),
         }
     }

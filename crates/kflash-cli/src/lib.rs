@@ -6,10 +6,17 @@ mod detect;
 mod doctor;
 mod failure;
 mod flash;
+mod hands;
+mod hint;
 mod inspect;
+mod picture;
 mod plan;
 mod render;
+mod report;
+mod session;
 mod sheet;
+mod signal;
+mod trace;
 mod verify;
 
 use std::ffi::OsString;

@@ -1,21 +1,40 @@
 //! `kflash plan`: the dry run of a flash.
 
+pub mod text;
+
+use std::path::PathBuf;
+
 use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::render;
+use crate::session::Target;
 
-/// Says what a flash would do, and everything that speaks against it, without touching the board
+/// Says what a flash would do, and everything that speaks against it
+///
+/// Looks at the board, asks running firmware what it is, and prints every operation, a picture of the flash, every
+/// check with its evidence, and for each step the way back if cable and power are lost during it. Never enters a
+/// bootloader and never writes: what only the bootloader can tell is listed as pending.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  kflash plan --board btt-octopus-v1.1-f446 --firmware klipper.bin
+  kflash plan -b fysetc-spider -f klipper.bin -d 1-1.4 --json")]
 pub struct Args {
-    /// The board: an id from `kflash boards`, or the path of a profile
-    #[arg(long, short)]
-    pub board: String,
+    #[command(flatten)]
+    target: Target,
     /// The firmware file: bin, Intel HEX, UF2 or ELF
     #[arg(long, short, value_name = "FILE")]
-    pub firmware: std::path::PathBuf,
+    firmware: PathBuf,
 }
 
-pub fn run(_args: &Args, _shared: &Shared) -> Result<ExitCode, Failure> {
-    Err(Failure::new(ExitCode::Internal, "plan is not written yet"))
+pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
+    let session = args.target.session(&args.firmware, false, None, shared)?;
+    let plan = session.run(|flasher, request, events| flasher.plan(request, events))?;
+    if shared.json {
+        render::result_json(&plan);
+    } else {
+        render::result(&text::page(&plan, &session.request));
+    }
+    Ok(ExitCode::Ok)
 }

@@ -1,21 +1,36 @@
 //! `kflash verify`: whether a board runs a firmware.
 
+use std::path::PathBuf;
+
 use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::report;
+use crate::session::Target;
 
-/// Checks that a board runs, or holds, a firmware
+/// Checks that a board runs a firmware; with --read-back, that its flash holds it
+///
+/// Compares the data dictionary that the running firmware reports with the one in the file: equal dictionaries mean
+/// the same build. With --read-back kflash enters the bootloader, compares every byte and starts the application
+/// again. Nothing is written. Exit 12 says that the board runs, or holds, something else.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  kflash verify --board btt-octopus-v1.1-f446 --firmware klipper.bin
+  kflash verify -b btt-octopus-v1.1-f446 -f klipper.bin --read-back")]
 pub struct Args {
-    /// The board: an id from `kflash boards`, or the path of a profile
-    #[arg(long, short)]
-    pub board: String,
+    #[command(flatten)]
+    target: Target,
     /// The firmware file: bin, Intel HEX, UF2 or ELF
     #[arg(long, short, value_name = "FILE")]
-    pub firmware: std::path::PathBuf,
+    firmware: PathBuf,
+    /// Enter the bootloader and compare every byte of the flash
+    #[arg(long)]
+    read_back: bool,
 }
 
-pub fn run(_args: &Args, _shared: &Shared) -> Result<ExitCode, Failure> {
-    Err(Failure::new(ExitCode::Internal, "verify is not written yet"))
+pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
+    let session = args.target.session(&args.firmware, false, None, shared)?;
+    let report = session.run(|flasher, request, events| flasher.verify(request, args.read_back, events))?;
+    Ok(report::print(&report, &session.request, shared.json))
 }

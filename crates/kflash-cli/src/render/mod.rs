@@ -1,12 +1,70 @@
 //! Everything that is printed: results on stdout, all else on stderr.
 
-use std::fmt::Write;
-use std::io;
+mod bar;
+mod json;
+pub mod line;
+mod plain;
 
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::ProgressDrawTarget;
+use kflash::event::Event;
 use kflash::exit::ExitCode;
 use serde::Serialize;
 
+use self::bar::Bar;
+use self::json::JsonLines;
+use self::plain::Plain;
 use crate::failure::Failure;
+use crate::hint;
+
+/// Shows the events of a run: a bar on a terminal, plain lines elsewhere, lines of JSON with `--json`.
+pub enum Progress {
+    /// On a terminal.
+    Bar(Bar),
+    /// Elsewhere, to stderr.
+    Plain(Plain<io::Stderr>),
+    /// With `--json`, to stdout.
+    Json(JsonLines<io::Stdout>),
+}
+
+impl Progress {
+    /// The renderer that fits.
+    pub fn new(json: bool) -> Self {
+        if json {
+            Self::Json(JsonLines::new(io::stdout()))
+        } else if io::stderr().is_terminal() {
+            Self::Bar(Bar::new(ProgressDrawTarget::stderr))
+        } else {
+            Self::Plain(Plain::new(io::stderr()))
+        }
+    }
+
+    /// Shows an event.
+    pub fn event(&mut self, event: &Event) {
+        match self {
+            Self::Bar(bar) => bar.event(event),
+            Self::Plain(plain) => plain.event(event),
+            Self::Json(json) => {
+                json.event(event);
+                // Whoever has to act reads a terminal, not JSON.
+                if let Event::HandsNeeded { instruction, .. } = event {
+                    note(instruction);
+                }
+            }
+        }
+    }
+
+    /// Ends the last phase, well or badly.
+    pub fn end(&mut self, well: bool) {
+        match self {
+            Self::Bar(bar) if well => bar.finish(),
+            Self::Bar(bar) => bar.abandon(),
+            Self::Plain(_) | Self::Json(_) => {}
+        }
+    }
+}
 
 /// Prints text to stdout, with a line end if it has none.
 pub fn result(text: &str) {
@@ -30,8 +88,10 @@ pub fn note(text: &str) {
 pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
     let text = error.to_string();
     note(&text);
-    let first = text.lines().next().unwrap_or_default();
-    let failure = Failure::usage(first.strip_prefix("error: ").unwrap_or(first));
+    // What is missing stands in lines of its own; usage and tips follow an empty one.
+    let said: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let said = said.join(" ");
+    let failure = Failure::usage(said.strip_prefix("error: ").unwrap_or(&said));
     if json {
         result_json(&failure.json());
     }
@@ -48,18 +108,56 @@ pub fn failure(failure: &Failure, json: bool) -> ExitCode {
 }
 
 /// A reader that went away (`kflash detect | head -1`) is no failure of ours.
-fn print(mut to: impl io::Write, text: &str) {
+fn print(mut to: impl Write, text: &str) {
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    let _ = write!(to, "{text}{end}").and_then(|()| to.flush());
+    let _ = write!(to, "{}{end}", printable(text)).and_then(|()| to.flush());
 }
 
+/// `text` with control characters escaped: the strings of a device or a file must not drive the terminal.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { printable.extend(c.escape_debug()) } else { printable.push(c) }
+    }
+    printable
+}
+
+/// Every failure answers three questions: the exit code, the state of the board, whether trying again can help.
 fn failure_text(failure: &Failure) -> String {
-    let mut text = format!("error: {}\n", failure.message);
+    let simulated = if failure.simulated { "SIMULATED: " } else { "" };
+    let mut text = format!("{simulated}error: {}\n", failure.message);
     for line in &failure.details {
-        let _ = writeln!(text, "{}{line}", if line.is_empty() { "" } else { "  " });
+        let _ = writeln!(text, "  {line}");
+    }
+    if let Some(board) = &failure.board {
+        let place = board.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
+        let _ = writeln!(text, "board{place}: {}", hint::state(board.state));
+        let _ = writeln!(text, "exit code {}; trying again {}", failure.exit.code(), hint::again(failure.exit));
     }
     if let Some(hint) = &failure.hint {
         let _ = writeln!(text, "hint: {hint}");
     }
     text
+}
+
+#[cfg(test)]
+fn events_of_a_flash() -> Vec<Event> {
+    use kflash::event::{Check, Phase, Verdict};
+    let phase = |phase, what: &str, total| Event::Phase { phase, what: what.into(), total };
+    let check = |name: &str, verdict, evidence: &str| {
+        Event::Check(Check { name: name.into(), verdict, evidence: evidence.into() })
+    };
+    let mut events = vec![
+        phase(Phase::Look, "looking for the board", None),
+        check("MCU of the running firmware is the profile's", Verdict::Agrees, "stm32f446xx"),
+        check("crystal", Verdict::NotProvable, "the dictionary does not name it"),
+        check("start of the application", Verdict::Pending, "Katapult says"),
+        Event::Warning { text: "heaters may switch on".into() },
+        Event::HandsNeeded { instruction: "hold BOOT0 and press RESET".into(), wait_s: 60 },
+        phase(Phase::Write, "40 KiB to 0x08008000", Some(40960)),
+        Event::Operation { index: 1 },
+    ];
+    events.extend((0..=40960).step_by(1024).map(|done| Event::Progress { phase: Phase::Write, done, total: 40960 }));
+    events.push(phase(Phase::Confirm, "asking what it runs", None));
+    events
 }

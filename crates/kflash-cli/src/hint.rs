@@ -1,0 +1,214 @@
+//! What may help: one match over all kinds of failure.
+
+use kflash::board::Hands;
+use kflash::exit::ExitCode;
+use kflash::flash::{BoardState, FailureKind};
+
+use crate::hands;
+
+/// What a person can do about a failure; `None` where the message says it all.
+pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<String> {
+    let hint = match kind {
+        FailureKind::NoDevice => "`kflash detect` lists what is plugged in. Has the board power, and does the cable \
+            carry data? If it never shows up, start its bootloader by hand, then run this again"
+            .into(),
+        FailureKind::Ambiguous => "name the one that is meant with --device: its port path (1-1.4), its serial number \
+            or its tty. `kflash detect` lists them"
+            .into(),
+        FailureKind::PermissionDenied { node } if node.starts_with("/dev/bus/usb") => "`sudo kflash doctor --udev` \
+            installs a rule that gives access to boards; then unplug the board and plug it in again. In a container, \
+            the whole of /dev/bus/usb has to be mounted"
+            .into(),
+        FailureKind::PermissionDenied { node } if node.starts_with("/dev/") => "`sudo kflash doctor --udev` installs \
+            a rule that gives access to boards; for ttys alone, `sudo usermod -aG dialout $USER` and a new login do, \
+            too"
+        .into(),
+        FailureKind::PermissionDenied { node } => format!("make {node} accessible to this user, or use sudo"),
+        FailureKind::Held { .. } => "stop what holds it, then run this again: `sudo systemctl stop klipper` on a \
+            printer's host, `kubectl scale` to 0 in a cluster. ModemManager and brltty take boards for modems and \
+            Braille displays: remove them"
+            .into(),
+        FailureKind::CheckFailed => "`kflash plan` shows every check with its evidence, `kflash inspect` what the \
+            file is, `kflash boards BOARD` for what it has to be built"
+            .into(),
+        FailureKind::Protected => "the chip's read protection is set. Lifting it wipes the whole flash, bootloader \
+            included, so kflash does not; STM32CubeProgrammer or a debug probe can"
+            .into(),
+        FailureKind::HandsNeeded { instruction } => {
+            format!("do this, then run the same again (in a terminal, kflash waits while you do it): {instruction}")
+        }
+        FailureKind::DidNotEnter => {
+            let mut ways = Vec::new();
+            ways.extend(by_hand.double_reset.is_some().then(|| hands::double_reset(by_hand)));
+            ways.extend(by_hand.boot0.is_some().then(|| hands::boot0(by_hand)));
+            if ways.is_empty() {
+                "reset the board and run this again".into()
+            } else {
+                format!("start the bootloader by hand, then run this again: {}", ways.join("; or "))
+            }
+        }
+        FailureKind::LinkLost | FailureKind::WriteFailed | FailureKind::ReadBackDiffers => {
+            let chip = match kind {
+                FailureKind::ReadBackDiffers => {
+                    ". If it differs again, the chip's flash is worn or the chip is \
+                    not what it says"
+                }
+                _ => "",
+            };
+            match board {
+                BoardState::Incomplete(way) => {
+                    format!(
+                        "run the same again; if the board does not answer, first {}{chip}",
+                        hands::way_back(way, by_hand)
+                    )
+                }
+                BoardState::Unknown => format!("`kflash detect` shows where the board is now{chip}"),
+                _ => format!("check cable and hub, then run the same again{chip}"),
+            }
+        }
+        FailureKind::ReadBackRefused => "the bootloader does not let its flash be read, so nothing proves what is in \
+            it. `kflash verify` compares what the running firmware says of itself"
+            .into(),
+        FailureKind::DidNotReturn => "press reset or cycle the power, then `kflash verify`. If it stays away, the \
+            firmware may be built for another crystal, cable or bootloader offset"
+            .into(),
+        FailureKind::RunsSomethingElse => "press reset, then `kflash verify`. Another program may have flashed it \
+            meanwhile, or the board on this port was exchanged"
+            .into(),
+        FailureKind::Mismatch => "`kflash flash` with the same arguments writes the firmware".into(),
+        FailureKind::Taken => "something opened the port as soon as it was back, most likely Klipper: that is a good \
+            sign. Stop it and run `kflash verify`, or read the MCU's version in Klipper's log"
+            .into(),
+        FailureKind::Interrupted => match board {
+            BoardState::InBootloader => "the application is whole: press reset, or run this again".into(),
+            BoardState::Incomplete(way) => {
+                format!("run the same again; if the board does not answer, first {}", hands::way_back(way, by_hand))
+            }
+            _ => "run the same again when you like".into(),
+        },
+        FailureKind::Other => return None,
+    };
+    Some(hint)
+}
+
+/// In what state a board is left, in words.
+pub fn state(board: BoardState) -> String {
+    match board {
+        BoardState::Untouched => "untouched".into(),
+        BoardState::RunsAsBefore => "nothing was erased, it runs as before".into(),
+        BoardState::InBootloader => "nothing was erased, it waits in its bootloader".into(),
+        BoardState::Incomplete(way) => {
+            format!("its application is incomplete, its bootloader answers; after a loss of power, way back: {way}")
+        }
+        BoardState::Written => "written and verified, but not seen running".into(),
+        BoardState::Unknown => "not known".into(),
+    }
+}
+
+/// Whether the same command may be run again, in words.
+pub fn again(exit: ExitCode) -> &'static str {
+    use kflash::exit::Again;
+    match exit.again() {
+        Again::Done => "nothing is left to do",
+        Again::Yes => "may help",
+        Again::Once => "may help, once",
+        Again::Later => "helps when what holds the board has let go",
+        Again::AtOnce => "at once, in a fresh container",
+        Again::No => "cannot help before something else has changed",
+        Again::Person => "not before a person has looked at the board",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use kflash::plan::WayBack;
+
+    use super::*;
+
+    /// Every kind; the match makes the compiler ask for new ones.
+    fn every_kind() -> Vec<FailureKind> {
+        let node = |node: &str| node.to_owned();
+        let kinds = vec![
+            FailureKind::NoDevice,
+            FailureKind::Ambiguous,
+            FailureKind::PermissionDenied { node: node("/dev/ttyACM0") },
+            FailureKind::PermissionDenied { node: node("/dev/bus/usb/001/005") },
+            FailureKind::PermissionDenied { node: node("/run/kflash/1-1.4.lock") },
+            FailureKind::Held { node: node("/dev/ttyACM0") },
+            FailureKind::CheckFailed,
+            FailureKind::Protected,
+            FailureKind::HandsNeeded { instruction: "press RESET twice within half a second".into() },
+            FailureKind::DidNotEnter,
+            FailureKind::LinkLost,
+            FailureKind::WriteFailed,
+            FailureKind::ReadBackDiffers,
+            FailureKind::ReadBackRefused,
+            FailureKind::DidNotReturn,
+            FailureKind::RunsSomethingElse,
+            FailureKind::Mismatch,
+            FailureKind::Taken,
+            FailureKind::Interrupted,
+            FailureKind::Other,
+        ];
+        for kind in &kinds {
+            match kind {
+                FailureKind::NoDevice
+                | FailureKind::Ambiguous
+                | FailureKind::PermissionDenied { .. }
+                | FailureKind::Held { .. }
+                | FailureKind::CheckFailed
+                | FailureKind::Protected
+                | FailureKind::HandsNeeded { .. }
+                | FailureKind::DidNotEnter
+                | FailureKind::LinkLost
+                | FailureKind::WriteFailed
+                | FailureKind::ReadBackDiffers
+                | FailureKind::ReadBackRefused
+                | FailureKind::DidNotReturn
+                | FailureKind::RunsSomethingElse
+                | FailureKind::Mismatch
+                | FailureKind::Taken
+                | FailureKind::Interrupted
+                | FailureKind::Other => {}
+            }
+        }
+        kinds
+    }
+
+    #[test]
+    fn hints() {
+        let hands = Hands {
+            double_reset: Some("press RESET twice within half a second".into()),
+            boot0: Some("fit the BOOT0 jumper, then press RESET".into()),
+            ..Hands::default()
+        };
+        let states = [
+            BoardState::Untouched,
+            BoardState::InBootloader,
+            BoardState::Incomplete(WayBack::Boot0),
+            BoardState::Unknown,
+        ];
+        let mut text = String::new();
+        for kind in every_kind() {
+            let mut said: Vec<Option<String>> = Vec::new();
+            let _ = writeln!(text, "{kind:?}");
+            for state in states {
+                let hint = hint(&kind, state, &hands);
+                if !said.contains(&hint) {
+                    let _ = writeln!(text, "  {state:?}: {}", hint.as_deref().unwrap_or("-"));
+                    said.push(hint);
+                }
+            }
+        }
+        for left in states.into_iter().chain([BoardState::RunsAsBefore, BoardState::Written]) {
+            let _ = writeln!(text, "board {left:?}: {}", state(left));
+        }
+        for exit in [ExitCode::Ok, ExitCode::Refused, ExitCode::Busy, ExitCode::Write, ExitCode::Verify, ExitCode::Lost]
+        {
+            let _ = writeln!(text, "trying again after {exit:?}: {}", again(exit));
+        }
+        snapbox::assert_data_eq!(text, snapbox::file!["hint.golden"]);
+    }
+}

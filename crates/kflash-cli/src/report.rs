@@ -1,0 +1,92 @@
+//! The good end of a run, as text or as the last line of JSON.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use kflash::event::{Phase, Verdict};
+use kflash::exit::ExitCode;
+use kflash::flash::{Firmware, Outcome, Report, Request};
+use kflash::identify;
+use serde::Serialize;
+
+use crate::plan::text::entry;
+use crate::render;
+
+/// The last line of JSON.
+#[derive(Serialize)]
+struct Ended<'a> {
+    result: Outcome,
+    exit_code: u8,
+    exit: ExitCode,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Prints the report to stdout.
+pub fn print(report: &Report, request: &Request, json: bool) -> ExitCode {
+    let exit = ExitCode::Ok;
+    if json {
+        render::result_json(&Ended { result: report.outcome, exit_code: exit.code(), exit, report });
+    } else {
+        render::result(&text(report, request));
+    }
+    exit
+}
+
+fn text(report: &Report, request: &Request) -> String {
+    let took: u64 = report.durations_ms.values().sum();
+    let what = match report.outcome {
+        Outcome::Flashed => format!("Flashed and confirmed in {:.1} s", took as f64 / 1000.0),
+        Outcome::AlreadyCurrent => "Nothing to do: it runs this very firmware already".into(),
+        Outcome::DictionaryMatches => "It runs this firmware: the dictionaries are equal".into(),
+        Outcome::BytesMatch => "It holds and runs this firmware: every byte is equal".into(),
+    };
+    let simulated = if report.simulated { "SIMULATED: " } else { "" };
+    let mut text = format!("{simulated}{what}\n");
+    entry(&mut text, "board", &format!("{} ({})", request.profile.name, request.profile.id));
+    entry(&mut text, "device", &identify::describe(&report.device));
+    if report.outcome == Outcome::Flashed {
+        entry(
+            &mut text,
+            "before",
+            &report.before.as_ref().map_or_else(|| "no running firmware was seen".into(), firmware),
+        );
+    }
+    if let Some(now) = &report.now {
+        entry(&mut text, "now", &firmware(now));
+    }
+    if let Some(by_id) = report.device.tty.as_ref().and_then(|tty| tty.by_id.as_ref()) {
+        entry(&mut text, "serial", &by_id.display().to_string());
+    }
+    if report.outcome == Outcome::Flashed {
+        let phases =
+            [Phase::Look, Phase::Enter, Phase::Erase, Phase::Write, Phase::ReadBack, Phase::Start, Phase::Confirm];
+        let times = phases.iter().filter_map(|phase| {
+            let ms = report.durations_ms.get(phase)?;
+            Some(format!("{} {:.1} s", render::line::phase_word(*phase), *ms as f64 / 1000.0))
+        });
+        entry(&mut text, "times", &times.collect::<Vec<_>>().join(", "));
+    }
+    if !report.checks.is_empty() {
+        let names =
+            |verdict| report.checks.iter().filter(move |check| check.verdict == verdict).map(|check| &check.name);
+        entry(&mut text, "checks", &format!("{} agree", names(Verdict::Agrees).collect::<HashSet<_>>().len()));
+        for check in report.checks.iter().filter(|check| check.verdict == Verdict::NotProvable) {
+            entry(&mut text, "", &format!("not provable: {}: {}", check.name, check.evidence));
+        }
+    }
+    for note in &report.notes {
+        entry(&mut text, "note", note);
+    }
+    text
+}
+
+fn firmware(firmware: &Firmware) -> String {
+    let mut text = format!("{} {}", firmware.app.escape_debug(), firmware.version.escape_debug());
+    if let Some(mcu) = &firmware.mcu {
+        let _ = write!(text, " for {}", mcu.escape_debug());
+    }
+    let sha256 = &firmware.dictionary_sha256;
+    let _ = write!(text, ", dictionary {}", sha256.get(..16).unwrap_or(sha256));
+    text
+}

@@ -1,0 +1,109 @@
+//! What `plan`, `flash` and `verify` share: which board, which device, which firmware, and the run itself.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+
+use kflash::board::Profile;
+use kflash::boards::{self, BoardError};
+use kflash::chip::Chip;
+use kflash::event::{Event, Events};
+use kflash::exit::ExitCode;
+use kflash::flash::{FlashError, Flasher, Request};
+use kflash::host::Host;
+use kflash::identify::Selector;
+use kflash::image::Image;
+use kflash::obtain;
+use kflash::system::SystemHost;
+
+use crate::args::Shared;
+use crate::failure::Failure;
+use crate::render::{self, Progress};
+use crate::signal::Watch;
+use crate::trace::TracedHost;
+
+/// Which board, and which of the devices on this host.
+#[derive(clap::Args, Debug)]
+pub struct Target {
+    /// The board: an id or alias from `kflash boards`, or the path of a profile file
+    #[arg(long, short)]
+    pub board: String,
+    /// The device: a USB port path (1-1.4), a serial number, a tty path, tcp://HOST:PORT or
+    /// usbip://HOST:PORT/BUSID. May be given twice (port and serial): either finds, what is visible must agree
+    ///
+    /// Without it, the only device that agrees with the board in MCU, mode and start address is taken. A device that
+    /// is found in a ROM bootloader always has to be named: all chips of a kind look alike there.
+    #[arg(long, short, value_name = "DEVICE")]
+    pub device: Vec<Selector>,
+}
+
+/// A run on one board.
+pub struct Session {
+    /// The machine with the board.
+    pub host: Arc<dyn Host>,
+    /// What is to be done.
+    pub request: Request,
+    watch: Arc<Watch>,
+    json: bool,
+}
+
+impl Target {
+    /// The board with the firmware in `file`, on this host.
+    pub fn session(&self, file: &Path, force: bool, trace: Option<&Path>, shared: &Shared) -> Result<Session, Failure> {
+        let (profile, chip) = find_board(&self.board)?;
+        let image = read_image(file)?;
+        let (host, selectors) = SystemHost::new(&shared.host_root).with_selectors(self.device.clone());
+        let request = Request { profile, chip, image, selectors, force };
+        Session::new(Arc::new(host), request, trace, shared)
+    }
+}
+
+impl Session {
+    /// A run of `request` on `host`.
+    pub fn new(host: Arc<dyn Host>, request: Request, trace: Option<&Path>, shared: &Shared) -> Result<Self, Failure> {
+        let host = match trace {
+            Some(file) => Arc::new(TracedHost::new(host, file)?),
+            None => host,
+        };
+        let watch = Watch::start()
+            .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
+        Ok(Self { host, request, watch, json: shared.json })
+    }
+
+    /// Runs a stage with its progress shown.
+    pub fn run<T>(
+        &self,
+        stage: impl for<'a> FnOnce(&Flasher<'a>, &'a Request, Events<'a>) -> Result<T, FlashError>,
+    ) -> Result<T, Failure> {
+        let simulated = self.host.simulated();
+        if simulated {
+            render::note("SIMULATED: a virtual board; no hardware is touched");
+        }
+        let flasher = Flasher {
+            host: self.host.as_ref(),
+            interrupt: &self.watch.interrupt,
+            hands: io::stderr().is_terminal() && io::stdin().is_terminal(),
+        };
+        let mut progress = Progress::new(self.json);
+        let ended = stage(&flasher, &self.request, &mut |event: Event| {
+            self.watch.event(&event);
+            progress.event(&event);
+        });
+        progress.end(ended.is_ok());
+        ended.map_err(|error| Failure { simulated, ..Failure::of_flash(error, &self.request.profile) })
+    }
+}
+
+/// The board of a name or a file.
+pub fn find_board(name: &str) -> Result<(Profile, Chip), Failure> {
+    boards::find(name).map_err(|error| {
+        let hint = matches!(error, BoardError::NoSuchBoard { .. })
+            .then(|| "`kflash boards` lists all; a board that is missing takes one file: give its path".to_owned());
+        Failure { hint, ..Failure::usage(error.to_string()) }
+    })
+}
+
+/// The firmware in a file.
+pub fn read_image(file: &Path) -> Result<Image, Failure> {
+    obtain::file(file).map_err(|error| Failure::new(error.exit(), error.to_string()))
+}
