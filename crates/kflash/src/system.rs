@@ -4,13 +4,14 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use crate::clock::{Clock, SystemClock};
 use crate::discover::holders::Open;
-use crate::discover::{Device, DiscoverError, Mode, Place, Scan, UsbId, UsbIdentity, UsbPath, remote, sysfs};
+use crate::discover::{Device, DiscoverError, Mode, Place, Scan, UsbId, UsbIdentity, remote, sysfs};
 use crate::host::{Holders, Host, LockError};
 use crate::identify::Selector;
 use crate::link::cdc::CdcLink;
@@ -20,6 +21,10 @@ use crate::link::usb::NusbLink;
 use crate::link::usbip::UsbipLink;
 use crate::link::{ByteLink, LinkError, UsbLink};
 use crate::lock::PlaceLock;
+
+/// How long udev may take to set up a device that the kernel shows already: a loaded machine takes its time.
+const SETTLE: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(20);
 
 /// The machine that kflash runs on, or the one whose `/sys`, `/dev`, `/run` and `/proc` are mounted below a root.
 pub struct SystemHost {
@@ -92,9 +97,39 @@ impl SystemHost {
         }
     }
 
+    /// Opens as `open` does, and again for a while where a device that is there still lacks its tty, its node, or udev's
+    /// permissions on it: sysfs shows a device before any of them.
+    fn settled<T>(&self, device: &Device, open: impl Fn() -> Result<T, LinkError>) -> Result<T, LinkError> {
+        let deadline = self.clock.now() + SETTLE;
+        loop {
+            let unsettled = match open() {
+                Err(error @ (LinkError::Denied { .. } | LinkError::Gone | LinkError::Unsupported { .. })) => error,
+                result => return result,
+            };
+            if !self.is_there(device) || self.clock.now() >= deadline {
+                return Err(unsettled);
+            }
+            self.clock.sleep(POLL);
+        }
+    }
+
+    /// Whether the device on USB has not enumerated anew since it was seen. Its numbers are handed out with every
+    /// enumeration: those of a device that left may be another's by now.
+    fn is_there(&self, device: &Device) -> bool {
+        match (&device.place, &device.usb) {
+            (Place::Usb(path), Some(usb)) => sysfs::bus_and_number(&self.root, path) == Some((usb.bus, usb.number)),
+            _ => false,
+        }
+    }
+
     /// The tty of `device`, opened.
     fn open_tty(&self, device: &Device, baud: u32) -> Result<SerialLink, LinkError> {
-        let tty = device.tty.as_ref().ok_or(LinkError::Unsupported { what: "a byte stream" })?;
+        let seen_since = match &device.place {
+            Place::Usb(path) if device.tty.is_none() => sysfs::tty_of(&self.root, path),
+            _ => None,
+        };
+        let tty =
+            device.tty.as_ref().or(seen_since.as_ref()).ok_or(LinkError::Unsupported { what: "a byte stream" })?;
         let node = sysfs::under(&self.root, &tty.node);
         // A name left behind by one device opens "fine" on the next: what counts is which device has the numbers. Looked at
         // before, so that no other board is reset by DTR, and after, because it may have happened in between.
@@ -111,18 +146,15 @@ impl SystemHost {
     }
 
     /// The usbfs node of `device`, opened.
-    fn open_node(&self, device: &Device, path: &UsbPath) -> Result<NusbLink, LinkError> {
+    fn open_node(&self, device: &Device) -> Result<NusbLink, LinkError> {
         let node = device.usbfs.as_ref().ok_or(LinkError::Unsupported { what: "USB" })?;
-        let meant = device.usb.as_ref().map(|usb| (usb.bus, usb.number));
-        // Numbers are handed out anew with every enumeration: that of a device that left may be another's by now. Looked
-        // at before, so that another's interface is not claimed, and after, because it may have happened in between.
-        let is_meant = || sysfs::bus_and_number(&self.root, path) == meant;
         let stale = || stale(&node.display().to_string(), &device.place);
-        if !is_meant() {
+        // Looked at before, so that another's interface is not claimed, and after, because it may have left in between.
+        if !self.is_there(device) {
             return Err(stale());
         }
         let link = NusbLink::open(&sysfs::under(&self.root, node))?;
-        if is_meant() { Ok(link) } else { Err(stale()) }
+        if self.is_there(device) { Ok(link) } else { Err(stale()) }
     }
 }
 
@@ -198,13 +230,13 @@ impl Host for SystemHost {
                 Ok(Box::new(link))
             }
             Place::Tcp(address) => Ok(Box::new(TcpLink::connect(address)?)),
-            Place::Usb(_) | Place::Tty(_) => Ok(Box::new(self.open_tty(device, baud)?)),
+            Place::Usb(_) | Place::Tty(_) => Ok(Box::new(self.settled(device, || self.open_tty(device, baud))?)),
         }
     }
 
     fn open_usb(&self, device: &Device) -> Result<Box<dyn UsbLink>, LinkError> {
         match &device.place {
-            Place::Usb(path) => Ok(Box::new(self.open_node(device, path)?)),
+            Place::Usb(_) => Ok(Box::new(self.settled(device, || self.open_node(device))?)),
             Place::Usbip { server, busid } => Ok(Box::new(import(device, server, busid)?)),
             Place::Tty(_) | Place::Tcp(_) => Err(LinkError::Unsupported { what: "USB" }),
         }

@@ -73,6 +73,12 @@ pub(crate) fn bus_and_number(root: &Path, path: &UsbPath) -> Option<(u16, u16)> 
     Some((number(&folder, "busnum")?, number(&folder, "devnum")?))
 }
 
+/// The tty of what is at `path` now, without its links.
+pub(crate) fn tty_of(root: &Path, path: &UsbPath) -> Option<TtyNode> {
+    let (name, numbers) = tty(&root.join(USB_DEVICES).join(path.as_str()), path)?;
+    Some(TtyNode { node: Path::new("/dev").join(name), by_id: None, numbers })
+}
+
 /// Where the links from `path` (without the root) lead, read as text, so that they stay under the root.
 pub(crate) fn resolve(root: &Path, path: &Path) -> PathBuf {
     let mut path = lexical(path);

@@ -87,6 +87,30 @@ fn a_tty_is_opened_and_is_the_device_that_was_meant() {
 }
 
 #[test]
+fn a_device_is_waited_for_until_udev_has_set_it_up() {
+    let mut root = Root::new();
+    let pty = root.plug("1-1", "ttyACM0");
+    let host = SystemHost::new(root.path());
+    let device = by_place(&host, "1-1");
+    let (node, pts) = (root.path().join("dev/ttyACM0"), root.ptys[pty].1.clone());
+    fs::remove_file(&node).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(150));
+            symlink(pts, node).unwrap();
+        });
+        // As it was seen before its driver had bound to it.
+        host.open_serial(&Device { tty: None, ..device.clone() }, 250_000).unwrap();
+    });
+    // One that has left is not waited for.
+    fs::remove_dir_all(root.path().join("sys/bus/usb/devices/1-1")).unwrap();
+    fs::remove_file(root.path().join("dev/ttyACM0")).unwrap();
+    let start = std::time::Instant::now();
+    assert!(matches!(host.open_serial(&device, 250_000).map(|_| ()), Err(LinkError::Gone)));
+    assert!(start.elapsed() < SETTLE);
+}
+
+#[test]
 fn a_node_that_became_another_printers_is_stale() {
     let mut root = Root::new();
     root.plug("1-1", "ttyACM0");
