@@ -1,4 +1,6 @@
 //! What the end-to-end tests share. The tests themselves are in `tests/tests/`.
 
 pub mod binary;
+pub mod command;
+pub mod served;
 pub mod vm;

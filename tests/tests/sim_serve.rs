@@ -3,72 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+use std::process::Command;
 
 use kflash_sim::firmware::TestImage;
 use tempfile::tempdir;
+use tests::binary::static_binary;
+use tests::served::Served;
 
 const BOARD: &str = "btt-octopus-v1.1-f446";
 
-/// A running `kflash-sim serve`.
-struct Served {
-    child: Child,
-    controls: Option<ChildStdin>,
-    events: Receiver<String>,
-}
-
-impl Served {
-    fn new(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kflash-sim"))
-            .args(["serve", "--board"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (line, events) = channel();
-        thread::spawn(move || output.lines().map_while(Result::ok).all(|text| line.send(text).is_ok()));
-        Self { controls: child.stdin.take(), child, events }
-    }
-
-    /// The next event that begins like this; those before it are passed over.
-    fn wait_for(&self, start: &str) -> String {
-        let mut seen = Vec::new();
-        loop {
-            match self.events.recv_timeout(Duration::from_secs(20)) {
-                Ok(line) if line.starts_with(start) => return line,
-                Ok(line) => seen.push(line),
-                Err(error) => panic!("no {start:?} ({error}) after {seen:#?}"),
-            }
-        }
-    }
-
-    fn control(&mut self, line: &str) {
-        writeln!(self.controls.as_mut().unwrap(), "{line}").unwrap();
-    }
-
-    fn end(mut self) -> ExitStatus {
-        self.controls = None;
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // A test that failed leaves no process behind.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn fails_with(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_kflash-sim")).args(["serve", "--board"]).args(arguments).output();
+    let output = Command::new(static_binary("kflash-sim")).args(["serve", "--board"]).args(arguments).output();
     let output = output.unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
@@ -76,7 +22,7 @@ fn fails_with(arguments: &[&str]) -> String {
 
 #[test]
 fn the_buttons_lead_where_they_lead_on_a_board() {
-    let mut served = Served::new(&[BOARD]);
+    let served = Served::new(BOARD, &[]);
     assert!(served.wait_for("ready").starts_with("ready mount=usbip listen=127.0.0.1:"));
     served.wait_for(r#"running application version="v0."#);
     let enumerated = served.wait_for("enumerated");
@@ -107,7 +53,7 @@ fn the_buttons_lead_where_they_lead_on_a_board() {
 #[test]
 fn modes_are_where_the_board_is_at_first() {
     for (mode, event) in [("katapult", "enumerated id=1d50:6177"), ("dfu", "enumerated id=0483:df11")] {
-        let mut served = Served::new(&[BOARD, "--mode", mode]);
+        let served = Served::new(BOARD, &["--mode", mode]);
         served.wait_for(event);
         served.control("reset");
         // Nobody holds a button any more.
@@ -122,7 +68,7 @@ fn the_dump_is_the_flash() {
     let image = TestImage::klipper("stm32f446xx", 0x0800_8000).size(20_000).build();
     fs::write(&firmware, &image).unwrap();
     let [dump_text, firmware_text] = [&dump, &firmware].map(|path| path.to_str().unwrap());
-    let mut served = Served::new(&[BOARD, "--firmware", firmware_text, "--dump", dump_text]);
+    let served = Served::new(BOARD, &["--firmware", firmware_text, "--dump", dump_text]);
     served.wait_for("enumerated");
     served.control(&format!("dump {}", copy.display()));
     served.wait_for("done dump");
@@ -142,23 +88,22 @@ fn the_dump_is_the_flash() {
 fn sigterm_ends_it_and_leaves_no_host_behind() {
     let folder = tempdir().unwrap();
     let root = folder.path().to_str().unwrap();
-    let mut served = Served::new(&[BOARD, "--mount", "pty", "--host-root", root]);
+    let served = Served::new(BOARD, &["--mount", "pty", "--host-root", root]);
     let tty = served.wait_for("tty");
     assert!(tty.contains(" node=/dev/ttyACM0 by-id=/dev/serial/by-id/usb-Klipper_stm32f446xx_"), "{tty}");
     assert!(folder.path().join("sys/bus/usb/devices/1-1/idVendor").exists());
-    let kill = Command::new("kill").arg(served.child.id().to_string()).status().unwrap();
-    assert!(kill.success());
-    assert!(served.child.wait().unwrap().success());
+    served.signal("TERM");
+    assert!(served.wait().success());
     assert!(!folder.path().join("dev/ttyACM0").is_symlink());
     assert_eq!(fs::read_dir(folder.path().join("sys/bus/usb/devices")).unwrap().count(), 0);
 }
 
 #[test]
 fn quit_ends_it() {
-    let mut served = Served::new(&[BOARD]);
+    let served = Served::new(BOARD, &[]);
     served.wait_for("ready");
     served.control("quit");
-    assert!(served.child.wait().unwrap().success());
+    assert!(served.wait().success());
 }
 
 #[test]
