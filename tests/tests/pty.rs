@@ -48,7 +48,7 @@ impl Host {
         let mut all = vec!["--mount", "pty", "--host-root", &root, "--known", &firmware];
         all.extend(options);
         let served = Served::new(board, &all);
-        served.wait_for("enumerated");
+        served.wait_for("tty");
         served
     }
 

@@ -170,9 +170,14 @@ fn an_ordinary_user_flashes_with_the_shipped_udev_rule() {
         wait
         ",
     );
-    for denied in ["denied-tty", "denied-usb", "denied-still"] {
-        let denied = result(&outcome, denied);
-        assert_eq!((&denied["exit"], &denied["board"]), (&"denied".into(), &"untouched".into()), "{denied:#}");
+    for (run, node, state) in [
+        ("denied-tty", "/dev/ttyACM0", "untouched"),
+        ("denied-usb", "/dev/bus/usb/", "in-bootloader"),
+        ("denied-still", "/dev/bus/usb/", "in-bootloader"),
+    ] {
+        let denied = result(&outcome, run);
+        assert_eq!((&denied["exit"], &denied["board"]), (&"denied".into(), &state.into()), "{denied:#}");
+        assert!(denied["node"].as_str().unwrap().starts_with(node), "{denied:#}");
     }
     assert_flashed(&outcome, "katapult", "katapult", BEHIND_KATAPULT, "1d50:6177");
     assert_flashed(&outcome, "none", "none", BEHIND_NOTHING, "0483:df11");

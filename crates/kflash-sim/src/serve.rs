@@ -183,6 +183,7 @@ impl Serve {
         let (sender, queue) = sync_channel(QUEUE);
         let (mount, port, ready) = self.mount(&profile, cable, &sender)?;
         let mut live = Live::new(board, chip, age, port, self.dump, Box::new(say));
+        live.write_dump()?;
         watch(&sender)?;
         say(&ready);
         let result = mount::serve(&mut live, mount, &sender, &queue);

@@ -67,7 +67,7 @@ impl Live {
             enumeration: None,
             violations: 0,
             next_look: Duration::ZERO,
-            untold: dump.is_some(),
+            untold: false,
         };
         Self {
             board,

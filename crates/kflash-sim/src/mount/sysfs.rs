@@ -1,5 +1,5 @@
 //! The host around a board on a pty: a folder that looks like `/sys` and `/dev` do with the board plugged in, as far as
-//! finding a board goes. Several processes may keep their boards in the same folder.
+//! finding a board goes; with a `/run/lock`, too. Several processes may keep their boards in the same folder.
 
 use std::fs;
 use std::io;
@@ -34,7 +34,7 @@ const CONTROLLER: &str = "sys/devices/pci0000:00/0000:00:14.0";
 impl Tree {
     /// A tree in `root`, which need not exist.
     pub fn new(root: PathBuf) -> io::Result<Self> {
-        for folder in ["sys/bus/usb/devices", "sys/class/tty", "sys/dev/char", "dev"] {
+        for folder in ["sys/bus/usb/devices", "sys/class/tty", "sys/dev/char", "dev", "run/lock"] {
             fs::create_dir_all(root.join(folder)).map_err(|error| at(&root.join(folder), &error))?;
         }
         Ok(Self { root: fs::canonicalize(root)?, entries: Vec::new(), last_number: 0 })
