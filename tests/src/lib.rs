@@ -1,6 +1,8 @@
 //! What the end-to-end tests share. The tests themselves are in `tests/tests/`.
 
+pub mod bench;
 pub mod binary;
 pub mod command;
 pub mod served;
+pub mod tap;
 pub mod vm;

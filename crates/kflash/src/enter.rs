@@ -43,7 +43,7 @@ pub(crate) fn enter<'a>(run: &mut Run<'a>, plan: &Plan) -> Result<Entered<'a>, F
     match run.device.mode {
         Mode::Katapult | Mode::Dfu => {
             run.begin(Phase::Enter, format!("{} is in its bootloader already", run.place()));
-            return connect(run, plan, true);
+            return connect(run, plan, true).map_err(|error| left_meanwhile(run, error));
         }
         Mode::Klipper => {
             run.begin(Phase::Enter, format!("asking Klipper at {} for its bootloader", run.place()));
@@ -67,6 +67,18 @@ pub(crate) fn enter<'a>(run: &mut Run<'a>, plan: &Plan) -> Result<Entered<'a>, F
     }
     by_hand(run, plan)?;
     connect(run, plan, true)
+}
+
+/// Tells a bootloader that left by itself, cut off in the middle of an earlier leave, from one that does not answer.
+fn left_meanwhile(run: &mut Run<'_>, error: FlashError) -> FlashError {
+    let place = run.place().clone();
+    let left = |device: &Device| device.mode == Mode::Klipper;
+    let waited = (error.kind == FailureKind::DidNotEnter)
+        .then(|| follow::wait_for(run.host, &place, ENUMERATION_LIMIT, Some(run.interrupt), left));
+    match waited {
+        Some(Ok(Waited::Found(_))) => FlashError { kind: FailureKind::LeftMeanwhile, ..error },
+        _ => error,
+    }
 }
 
 /// Ends a run that erased nothing: starts the application again if one ran. Returns `failure` with the board's true state.

@@ -75,6 +75,8 @@ pub enum FailureKind {
     },
     /// The bootloader did not appear.
     DidNotEnter,
+    /// The bootloader that was found left while it was connected to.
+    LeftMeanwhile,
     /// The link broke.
     LinkLost,
     /// The bootloader refused or failed an operation.

@@ -115,15 +115,23 @@ pub struct Firmware {
     pub dictionary_sha256: String,
 }
 
-impl<'a> Flasher<'a> {
+impl Flasher<'_> {
     /// What would be done. Opens no port that resets the board, and never enters a bootloader.
-    pub fn plan(&self, request: &'a Request, events: Events<'a>) -> Result<Plan, FlashError> {
+    pub fn plan(&self, request: &Request, events: Events<'_>) -> Result<Plan, FlashError> {
         let run = Run::look(self, request, events, !request.profile.opening_resets)?;
         plan::make(&run.known(None)).map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))
     }
 
     /// Flashes the device and proves what runs.
-    pub fn flash(&self, request: &'a Request, events: Events<'a>) -> Result<Report, FlashError> {
+    pub fn flash(&self, request: &Request, events: Events<'_>) -> Result<Report, FlashError> {
+        match self.flash_once(request, events) {
+            // It was found in a bootloader that was about to leave: now its application may run.
+            Err(error) if error.kind == FailureKind::LeftMeanwhile => self.flash_once(request, events),
+            result => result,
+        }
+    }
+
+    fn flash_once(&self, request: &Request, events: Events<'_>) -> Result<Report, FlashError> {
         let mut run = Run::look(self, request, events, true)?;
         let first = plan::make(&run.known(None))
             .map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
@@ -154,7 +162,7 @@ impl<'a> Flasher<'a> {
 
     /// Compares what runs with the image; with `read_back` what the flash holds, too, for which it enters the bootloader
     /// and starts the application again.
-    pub fn verify(&self, request: &'a Request, read_back: bool, events: Events<'a>) -> Result<Report, FlashError> {
+    pub fn verify(&self, request: &Request, read_back: bool, events: Events<'_>) -> Result<Report, FlashError> {
         let mut run = Run::look(self, request, events, true)?;
         if !read_back {
             return verify_running(run);

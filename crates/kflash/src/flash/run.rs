@@ -49,7 +49,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Finds the device that is meant, locks it, and asks it what it runs. A UART port is opened only if `open_uart`.
     pub fn look(
-        flasher: &Flasher<'a>,
+        flasher: &'a Flasher<'_>,
         request: &'a Request,
         events: Events<'a>,
         open_uart: bool,
