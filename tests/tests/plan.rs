@@ -1,5 +1,7 @@
 //! Everything that must be refused before the first write, each by the check that is about it and by no other.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use kflash::addr::{FlashAddr, FlashRange, FlashSize};
 use kflash::board::Profile;
 use kflash::chip::Chip;
@@ -18,7 +20,7 @@ fn board(id: &str) -> (Profile, Chip) {
     kflash::boards::find(id).unwrap()
 }
 
-fn image(recipe: TestImage) -> Image {
+fn image(recipe: &TestImage) -> Image {
     Image::parse(&recipe.build()).unwrap()
 }
 
@@ -37,7 +39,7 @@ fn device(mode: Mode) -> Device {
 }
 
 fn running(recipe: TestImage, app_start: u32, resident: Option<Resident>) -> RunningFirmware {
-    let dictionary = image(recipe).dictionary.unwrap();
+    let dictionary = image(&recipe).dictionary.unwrap();
     RunningFirmware { dictionary, app_start: Some(FlashAddr(app_start)), flash_size: None, uid: None, resident }
 }
 
@@ -87,7 +89,7 @@ impl Case {
         let older = TestImage::klipper(F446, 0x0800_8000).version("v0.12.0-1-gaaaaaaaa");
         Self {
             board: "btt-octopus-v1.1-f446",
-            image: image(TestImage::klipper(F446, 0x0800_8000)),
+            image: image(&TestImage::klipper(F446, 0x0800_8000)),
             mode: Mode::Klipper,
             running: Some(running(older, 0x0800_8000, Some(Resident::Katapult))),
             target: None,
@@ -153,7 +155,7 @@ fn the_regions_cover_the_flash_without_gap() {
 #[test]
 fn an_image_within_one_page_is_not_invalidated_first() {
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_8000).size(8000));
+    case.image = image(&TestImage::klipper(F446, 0x0800_8000).size(8000));
     let plan = case.plan().unwrap();
     assert!(matches!(plan.operations[0].op, Op::Write { .. }));
     assert_eq!(plan.operations[0].way_back, WayBack::DoubleReset);
@@ -163,7 +165,7 @@ fn an_image_within_one_page_is_not_invalidated_first() {
 fn dfu_erases_the_first_sector_first_and_writes_the_first_block_last() {
     let start = 0x0800_0000;
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, start));
+    case.image = image(&TestImage::klipper(F446, start));
     case.running = Some(running(TestImage::klipper(F446, start).version("v0.11.0"), start, None));
     let (_, chip) = board(case.board);
     case.target = Some(dfu(&chip, Some(vec![0; 1024])));
@@ -196,14 +198,14 @@ fn before_entering_the_bootloader_its_checks_are_pending() {
 #[test]
 fn image_for_another_mcu() {
     let mut case = Case::octopus();
-    case.image = image(TestImage { mcu: "stm32f407xx".into(), ..TestImage::klipper(F446, 0x0800_8000) });
+    case.image = image(&TestImage { mcu: "stm32f407xx".into(), ..TestImage::klipper(F446, 0x0800_8000) });
     case.refused_by("image is for this board's MCU");
 }
 
 #[test]
 fn image_without_a_dictionary() {
     let mut case = Case::octopus();
-    case.image = image(TestImage::katapult(F446, 0x0800_8000));
+    case.image = image(&TestImage::katapult(F446, 0x0800_8000));
     let refusal = case.plan().unwrap_err();
     assert!(refusal.disagreements().any(|check| check.name == "image is a Klipper application"));
 }
@@ -211,21 +213,21 @@ fn image_without_a_dictionary() {
 #[test]
 fn image_for_another_offset() {
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0801_0000));
+    case.image = image(&TestImage::klipper(F446, 0x0801_0000));
     case.refused_by("image start is one of this board's");
 }
 
 #[test]
 fn image_for_another_installed_bootloader() {
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_0000));
+    case.image = image(&TestImage::klipper(F446, 0x0800_0000));
     case.refused_by("image starts where the running application does");
 }
 
 #[test]
 fn image_for_a_uart_over_usb() {
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_8000).built_for(BuiltFor::Uart(250_000)));
+    case.image = image(&TestImage::klipper(F446, 0x0800_8000).built_for(BuiltFor::Uart(250_000)));
     case.refused_by("image talks over the cable in use");
 }
 
@@ -233,7 +235,7 @@ fn image_for_a_uart_over_usb() {
 fn image_for_can() {
     for built_for in [BuiltFor::Can, BuiltFor::CanBridge] {
         let mut case = Case::octopus();
-        case.image = image(TestImage::klipper(F446, 0x0800_8000).built_for(built_for));
+        case.image = image(&TestImage::klipper(F446, 0x0800_8000).built_for(built_for));
         case.refused_by("image talks over the cable in use");
     }
 }
@@ -241,7 +243,7 @@ fn image_for_can() {
 #[test]
 fn image_that_does_not_fit() {
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_8000).size(500 * 1024));
+    case.image = image(&TestImage::klipper(F446, 0x0800_8000).size(500 * 1024));
     case.refused_by("image fits the application region");
 }
 
@@ -311,7 +313,7 @@ fn katapult_of_another_mcu() {
 fn read_protected_chip() {
     let (_, chip) = board("btt-octopus-v1.1-f446");
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_0000));
+    case.image = image(&TestImage::klipper(F446, 0x0800_0000));
     case.mode = Mode::Dfu;
     case.running = None;
     case.target = Some(dfu(&chip, None));
@@ -323,7 +325,7 @@ fn read_protected_chip() {
 fn sectors_that_the_bootloader_does_not_let_erase() {
     let (_, chip) = board("btt-octopus-v1.1-f446");
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_0000));
+    case.image = image(&TestImage::klipper(F446, 0x0800_0000));
     case.mode = Mode::Dfu;
     case.running = None;
     let mut target = dfu(&chip, Some(vec![0; 1024]));
@@ -336,7 +338,7 @@ fn sectors_that_the_bootloader_does_not_let_erase() {
 fn a_bootloader_of_another_chip() {
     let (_, other) = board("btt-skr-mini-e3-v3");
     let mut case = Case::octopus();
-    case.image = image(TestImage::klipper(F446, 0x0800_0000));
+    case.image = image(&TestImage::klipper(F446, 0x0800_0000));
     case.mode = Mode::Dfu;
     case.running = None;
     case.target = Some(dfu(&other, Some(vec![0; 1024])));
@@ -349,7 +351,7 @@ fn start_off_a_sector_boundary() {
     for bootloader in &mut profile.bootloaders {
         bootloader.app_start = FlashAddr(0x0800_9000);
     }
-    let image = image(TestImage::klipper(F446, 0x0800_9000));
+    let image = image(&TestImage::klipper(F446, 0x0800_9000));
     let device = device(Mode::Klipper);
     let known = Known { profile: &profile, chip: &chip, image: &image, device: &device, running: None, target: None };
     let refusal = plan::make(&known).unwrap_err();

@@ -25,6 +25,10 @@ const NODE_LIMIT: Duration = Duration::from_secs(3);
 const NODE_POLL: Duration = Duration::from_millis(50);
 /// After the request on a UART, Katapult needs that long until it listens (flashtool waits as long).
 const UART_ENTRY: Duration = Duration::from_secs(1);
+/// Long enough for the capacitor between DTR and reset.
+const DTR_PULSE: Duration = Duration::from_millis(50);
+/// Katapult takes a second reset 10 to 500 ms after the first for a wish to stay.
+const BETWEEN_RESETS: Duration = Duration::from_millis(200);
 /// Where a profile names no rate for Katapult on a UART.
 const KATAPULT_BAUD: u32 = 250_000;
 /// Katapult's signature lies within its first few KiB; no build seen is larger.
@@ -57,6 +61,9 @@ pub(crate) fn enter<'a>(run: &mut Run<'a>, plan: &Plan) -> Result<Entered<'a>, F
                 request_on_uart(run, baud)?;
             } else {
                 run.begin(Phase::Enter, format!("nothing answers as Klipper at {}: trying Katapult", run.place()));
+                if run.request.profile.opening_resets && plan.route.enter.contains(&Entry::DoubleReset) {
+                    reset_twice(run, plan)?;
+                }
             }
             match connect(run, plan, run.running.is_none()) {
                 Err(error) if error.kind == FailureKind::DidNotEnter => {}
@@ -163,6 +170,27 @@ fn request_on_uart(run: &mut Run<'_>, baud: u32) -> Result<(), FlashError> {
     request::uart_request(link.as_mut(), run.host.clock()).map_err(|error| failed(run, &error))?;
     run.host.clock().sleep(UART_ENTRY);
     Ok(())
+}
+
+/// Where the port's DTR is wired to reset, kflash can press it twice by itself. Harmless in Katapult, which stays.
+fn reset_twice(run: &mut Run<'_>, plan: &Plan) -> Result<(), FlashError> {
+    let doing = format!("cannot reset the device at {}", run.place());
+    let baud = plan.route.bootloader_baud.unwrap_or(KATAPULT_BAUD);
+    let clock = run.host.clock();
+    let done = run.open_serial(baud).and_then(|mut link| {
+        for _ in 0..2 {
+            link.set_dtr(false)?;
+            clock.sleep(DTR_PULSE);
+            link.set_dtr(true)?;
+            clock.sleep(BETWEEN_RESETS);
+        }
+        Ok(())
+    });
+    match done {
+        // A pty has no DTR, and nothing to be reset by it.
+        Ok(()) | Err(LinkError::Unsupported { .. }) => Ok(()),
+        Err(error) => Err(run.failed(FlashError::link(&doing, &error, BoardState::Untouched, ExitCode::Enter))),
+    }
 }
 
 /// Tells the person what to do and waits until a bootloader is there.

@@ -4,7 +4,7 @@
 //! what was read back is started.
 
 use crate::addr::{FlashAddr, FlashRange, FlashSize};
-use crate::board::{BootloaderKind, Hands};
+use crate::board::{BootloaderKind, Profile};
 use crate::proto::Protocol;
 
 use super::Fate;
@@ -57,7 +57,7 @@ pub fn operations(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Ve
 }
 
 fn katapult(known: &Known<'_>, layout: &Layout) -> Vec<PlannedOp> {
-    let hands = &known.profile.hands;
+    let begun = past_the_first_word(known.profile);
     let mut ops = Vec::new();
     let mut plan = |op, way_back| ops.push(PlannedOp { op, way_back });
     let written = layout.written;
@@ -72,8 +72,8 @@ fn katapult(known: &Known<'_>, layout: &Layout) -> Vec<PlannedOp> {
         plan(Op::Write { range: rest }, WayBack::Cable);
     }
     // From its first block on, Katapult takes the application for valid.
-    plan(Op::Write { range: first_page }, past_the_first_word(hands));
-    plan(Op::Finish, past_the_first_word(hands));
+    plan(Op::Write { range: first_page }, begun);
+    plan(Op::Finish, begun);
     plan(Op::ReadBack { range: written }, WayBack::Cable);
     plan(Op::Start { addr: written.start }, WayBack::Cable);
     ops
@@ -86,7 +86,8 @@ fn dfuse(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Planned
     let in_katapult = chosen.bootloader.kind == BootloaderKind::Katapult
         && (known.profile.routes.iter())
             .any(|route| route.bootloader == chosen.bootloader.id && route.protocol == Protocol::Katapult);
-    let (blank, begun) = if in_katapult { (WayBack::Cable, past_the_first_word(hands)) } else { (boot0, boot0) };
+    let (blank, begun) =
+        if in_katapult { (WayBack::Cable, past_the_first_word(known.profile)) } else { (boot0, boot0) };
 
     let mut ops = Vec::new();
     let mut plan = |op, way_back| ops.push(PlannedOp { op, way_back });
@@ -107,8 +108,12 @@ fn dfuse(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Planned
 }
 
 /// The way back while a bootloader already takes a half-written application for valid.
-fn past_the_first_word(hands: &Hands) -> WayBack {
-    if hands.double_reset.is_some() {
+fn past_the_first_word(profile: &Profile) -> WayBack {
+    let hands = &profile.hands;
+    if profile.opening_resets {
+        // kflash resets it twice through the port.
+        WayBack::Cable
+    } else if hands.double_reset.is_some() {
         WayBack::DoubleReset
     } else if hands.boot0.is_some() {
         WayBack::Boot0

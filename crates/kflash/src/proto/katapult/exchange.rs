@@ -31,6 +31,9 @@ impl Patience {
 const DRAIN: Duration = Duration::from_millis(250);
 /// ... and so long is waited before the next try.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A run that was cut off may have left the front of a frame in the device, which swallows what comes until the frame is
+/// full. Holds no `01`, where it looks for the next one.
+const FILLER: [u8; 128] = [0; 128];
 /// No answer takes a break of this length; after broken bytes the rest has arrived by then.
 const GAP: Duration = Duration::from_millis(250);
 /// How long Katapult is still waited for after Klipper was heard: the last words of the firmware that was just left.
@@ -124,7 +127,12 @@ impl<'a> Wire<'a> {
                         return Ok(Answer::Klipper);
                     }
                 }
-                Heard::Silence => self.settle()?,
+                Heard::Silence => {
+                    self.settle()?;
+                    if command == Command::Connect {
+                        self.link.write(&FILLER)?;
+                    }
+                }
             }
             self.decoder.clear();
         }
