@@ -47,6 +47,7 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
                 format!("start the bootloader by hand, then run this again: {}", ways.join("; or "))
             }
         }
+        FailureKind::LeftMeanwhile => "run the same again: the board was about to leave its bootloader".into(),
         FailureKind::LinkLost | FailureKind::WriteFailed | FailureKind::ReadBackDiffers => {
             let chip = match kind {
                 FailureKind::ReadBackDiffers => {
@@ -141,6 +142,7 @@ mod tests {
             FailureKind::Protected,
             FailureKind::HandsNeeded { instruction: "press RESET twice within half a second".into() },
             FailureKind::DidNotEnter,
+            FailureKind::LeftMeanwhile,
             FailureKind::LinkLost,
             FailureKind::WriteFailed,
             FailureKind::ReadBackDiffers,
@@ -162,6 +164,7 @@ mod tests {
                 | FailureKind::Protected
                 | FailureKind::HandsNeeded { .. }
                 | FailureKind::DidNotEnter
+                | FailureKind::LeftMeanwhile
                 | FailureKind::LinkLost
                 | FailureKind::WriteFailed
                 | FailureKind::ReadBackDiffers
