@@ -38,8 +38,8 @@ fn device(mode: Mode) -> Device {
     Device { place: Place::Usb("1-1.4".parse().unwrap()), mode, usb, tty: None, usbfs: None, mcu: None }
 }
 
-fn running(recipe: TestImage, app_start: u32, resident: Option<Resident>) -> RunningFirmware {
-    let dictionary = image(&recipe).dictionary.unwrap();
+fn running(recipe: &TestImage, app_start: u32, resident: Option<Resident>) -> RunningFirmware {
+    let dictionary = image(recipe).dictionary.unwrap();
     RunningFirmware { dictionary, app_start: Some(FlashAddr(app_start)), flash_size: None, uid: None, resident }
 }
 
@@ -91,7 +91,7 @@ impl Case {
             board: "btt-octopus-v1.1-f446",
             image: image(&TestImage::klipper(F446, 0x0800_8000)),
             mode: Mode::Klipper,
-            running: Some(running(older, 0x0800_8000, Some(Resident::Katapult))),
+            running: Some(running(&older, 0x0800_8000, Some(Resident::Katapult))),
             target: None,
         }
     }
@@ -166,7 +166,7 @@ fn dfu_erases_the_first_sector_first_and_writes_the_first_block_last() {
     let start = 0x0800_0000;
     let mut case = Case::octopus();
     case.image = image(&TestImage::klipper(F446, start));
-    case.running = Some(running(TestImage::klipper(F446, start).version("v0.11.0"), start, None));
+    case.running = Some(running(&TestImage::klipper(F446, start).version("v0.11.0"), start, None));
     let (_, chip) = board(case.board);
     case.target = Some(dfu(&chip, Some(vec![0; 1024])));
     let plan = case.plan().unwrap();
@@ -183,7 +183,7 @@ fn dfu_erases_the_first_sector_first_and_writes_the_first_block_last() {
 #[test]
 fn the_running_dictionary_makes_an_image_current() {
     let mut case = Case::octopus();
-    case.running = Some(running(TestImage::klipper(F446, 0x0800_8000), 0x0800_8000, Some(Resident::Katapult)));
+    case.running = Some(running(&TestImage::klipper(F446, 0x0800_8000), 0x0800_8000, Some(Resident::Katapult)));
     assert!(case.plan().unwrap().already_current);
 }
 
@@ -272,7 +272,7 @@ fn reset_vector_outside_the_image() {
 fn device_with_another_mcu() {
     let mut case = Case::octopus();
     let other = TestImage { mcu: "stm32h723xx".into(), ..TestImage::klipper(F446, 0x0800_8000) };
-    case.running = Some(running(other, 0x0800_8000, Some(Resident::Katapult)));
+    case.running = Some(running(&other, 0x0800_8000, Some(Resident::Katapult)));
     case.refused_by("device's MCU is this board's");
 }
 
