@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use kflash::board::Profile;
+use kflash::board::Hands;
 use kflash::discover::Place;
 use kflash::exit::ExitCode;
 use kflash::flash::{BoardState, FailureKind, FlashError};
@@ -91,10 +91,10 @@ impl Failure {
 }
 
 impl Failure {
-    /// A failed stage of a flash of a board with this profile.
-    pub fn of_flash(error: FlashError, profile: &Profile) -> Self {
+    /// A failed stage of a flash, of a board with these `hands`.
+    pub fn of_flash(error: FlashError, hands: &Hands) -> Self {
         Self {
-            hint: hint::hint(&error.kind, error.board, &profile.hands),
+            hint: hint::hint(&error.kind, error.board, hands),
             exit: error.exit,
             message: error.message,
             details: error.details,

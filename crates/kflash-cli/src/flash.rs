@@ -7,7 +7,7 @@ use kflash::exit::ExitCode;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::report;
-use crate::session::{Session, Target};
+use crate::session::{FirmwareOrSimulated, Target};
 
 /// Flashes a board and proves that it runs the firmware
 ///
@@ -21,13 +21,13 @@ use crate::session::{Session, Target};
 #[command(after_help = "Examples:
   kflash flash --board btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
-  kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0")]
+  kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
+  kflash flash -b btt-octopus-v1.1-f446 --simulate")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// The firmware file: bin, Intel HEX, UF2 or ELF
-    #[arg(long, short, value_name = "FILE")]
-    firmware: PathBuf,
+    #[command(flatten)]
+    firmware: FirmwareOrSimulated,
     /// Write even if the board runs this very firmware already
     #[arg(long)]
     force: bool,
@@ -37,14 +37,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let session = args.session(shared)?;
+    let session = args.target.session(&args.firmware, args.force, args.trace.as_deref(), shared)?;
     let report = session.run(|flasher, request, events| flasher.flash(request, events))?;
     Ok(report::print(&report, &session.request, shared.json))
-}
-
-impl Args {
-    fn session(&self, shared: &Shared) -> Result<Session, Failure> {
-        let trace = self.trace.as_deref();
-        self.target.session(&self.firmware, self.force, trace, shared)
-    }
 }

@@ -81,7 +81,10 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
             sign. Stop it and run `kflash verify`, or read the MCU's version in Klipper's log"
             .into(),
         FailureKind::Interrupted => match board {
-            BoardState::InBootloader => "the application is whole: press reset, or run this again".into(),
+            BoardState::InBootloader | BoardState::Unknown => {
+                "the application is whole: press reset if it does not run, or run this again".into()
+            }
+            BoardState::Written => "`kflash verify` tells whether it runs".into(),
             BoardState::Incomplete(way) => {
                 format!("run the same again; if the board does not answer, first {}", hands::way_back(way, by_hand))
             }
@@ -110,13 +113,13 @@ pub fn state(board: BoardState) -> String {
 pub fn again(exit: ExitCode) -> &'static str {
     use kflash::exit::Again;
     match exit.again() {
-        Again::Done => "nothing is left to do",
+        Again::Done => "is not needed",
         Again::Yes => "may help",
         Again::Once => "may help, once",
         Again::Later => "helps when what holds the board has let go",
-        Again::AtOnce => "at once, in a fresh container",
+        Again::AtOnce => "helps at once, in a fresh container",
         Again::No => "cannot help before something else has changed",
-        Again::Person => "not before a person has looked at the board",
+        Again::Person => "may help once a person has looked at the board",
     }
 }
 
@@ -191,6 +194,7 @@ mod tests {
             BoardState::Untouched,
             BoardState::InBootloader,
             BoardState::Incomplete(WayBack::Boot0),
+            BoardState::Written,
             BoardState::Unknown,
         ];
         let mut text = String::new();
@@ -205,7 +209,7 @@ mod tests {
                 }
             }
         }
-        for left in states.into_iter().chain([BoardState::RunsAsBefore, BoardState::Written]) {
+        for left in states.into_iter().chain([BoardState::RunsAsBefore]) {
             let _ = writeln!(text, "board {left:?}: {}", state(left));
         }
         for exit in [ExitCode::Ok, ExitCode::Refused, ExitCode::Busy, ExitCode::Write, ExitCode::Verify, ExitCode::Lost]

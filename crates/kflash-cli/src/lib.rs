@@ -16,6 +16,8 @@ mod report;
 mod session;
 mod sheet;
 mod signal;
+#[cfg(feature = "sim")]
+mod simulate;
 mod trace;
 mod verify;
 

@@ -2,14 +2,12 @@
 
 pub mod text;
 
-use std::path::PathBuf;
-
 use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render;
-use crate::session::Target;
+use crate::session::{FirmwareOrSimulated, Target};
 
 /// Says what a flash would do, and everything that speaks against it
 ///
@@ -19,13 +17,13 @@ use crate::session::Target;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kflash plan --board btt-octopus-v1.1-f446 --firmware klipper.bin
-  kflash plan -b fysetc-spider -f klipper.bin -d 1-1.4 --json")]
+  kflash plan -b fysetc-spider -f klipper.bin -d 1-1.4 --json
+  kflash plan -b creality-v4.2.7 --simulate")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// The firmware file: bin, Intel HEX, UF2 or ELF
-    #[arg(long, short, value_name = "FILE")]
-    firmware: PathBuf,
+    #[command(flatten)]
+    firmware: FirmwareOrSimulated,
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {

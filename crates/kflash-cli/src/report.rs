@@ -15,18 +15,17 @@ use crate::render;
 /// The last line of JSON.
 #[derive(Serialize)]
 struct Ended<'a> {
-    result: Outcome,
-    exit_code: u8,
-    exit: ExitCode,
     #[serde(flatten)]
     report: &'a Report,
+    exit_code: u8,
+    exit: ExitCode,
 }
 
 /// Prints the report to stdout.
 pub fn print(report: &Report, request: &Request, json: bool) -> ExitCode {
     let exit = ExitCode::Ok;
     if json {
-        render::result_json(&Ended { result: report.outcome, exit_code: exit.code(), exit, report });
+        render::result_json(&Ended { exit_code: exit.code(), exit, report });
     } else {
         render::result(&text(report, request));
     }

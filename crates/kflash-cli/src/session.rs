@@ -1,7 +1,7 @@
 //! What `plan`, `flash` and `verify` share: which board, which device, which firmware, and the run itself.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kflash::board::Profile;
@@ -13,6 +13,7 @@ use kflash::flash::{FlashError, Flasher, Request};
 use kflash::host::Host;
 use kflash::identify::Selector;
 use kflash::image::Image;
+use kflash::link::trace::Tracer;
 use kflash::obtain;
 use kflash::system::SystemHost;
 
@@ -44,12 +45,64 @@ pub struct Session {
     /// What is to be done.
     pub request: Request,
     watch: Arc<Watch>,
+    tracer: Option<Tracer>,
     json: bool,
 }
 
+/// The firmware.
+#[derive(clap::Args, Debug)]
+pub struct Firmware {
+    /// The firmware file: bin, Intel HEX, UF2 or ELF
+    #[arg(long, short, value_name = "FILE")]
+    pub firmware: PathBuf,
+}
+
+/// The firmware, or a rehearsal that can do without.
+#[cfg(feature = "sim")]
+#[derive(clap::Args, Debug)]
+pub struct FirmwareOrSimulated {
+    /// The firmware file: bin, Intel HEX, UF2 or ELF
+    #[arg(long, short, value_name = "FILE", required_unless_present = "simulate")]
+    firmware: Option<PathBuf>,
+    /// Rehearse on a virtual board, with the very same stages; without --firmware, with a test image
+    #[arg(long, conflicts_with = "device")]
+    simulate: bool,
+}
+
+/// The firmware, where there are no virtual boards.
+#[cfg(not(feature = "sim"))]
+pub type FirmwareOrSimulated = Firmware;
+
 impl Target {
+    /// The board with `firmware`, on this host or in a simulation.
+    #[cfg(feature = "sim")]
+    pub fn session(
+        &self,
+        firmware: &FirmwareOrSimulated,
+        force: bool,
+        trace: Option<&Path>,
+        shared: &Shared,
+    ) -> Result<Session, Failure> {
+        match &firmware.firmware {
+            Some(file) if !firmware.simulate => self.on_host(file, force, trace, shared),
+            file => crate::simulate::session(&self.board, file.as_deref(), force, trace, shared),
+        }
+    }
+
+    /// The board with `firmware`, on this host.
+    #[cfg(not(feature = "sim"))]
+    pub fn session(
+        &self,
+        firmware: &Firmware,
+        force: bool,
+        trace: Option<&Path>,
+        shared: &Shared,
+    ) -> Result<Session, Failure> {
+        self.on_host(&firmware.firmware, force, trace, shared)
+    }
+
     /// The board with the firmware in `file`, on this host.
-    pub fn session(&self, file: &Path, force: bool, trace: Option<&Path>, shared: &Shared) -> Result<Session, Failure> {
+    pub fn on_host(&self, file: &Path, force: bool, trace: Option<&Path>, shared: &Shared) -> Result<Session, Failure> {
         let (profile, chip) = find_board(&self.board)?;
         let image = read_image(file)?;
         let (host, selectors) = SystemHost::new(&shared.host_root).with_selectors(self.device.clone());
@@ -61,13 +114,17 @@ impl Target {
 impl Session {
     /// A run of `request` on `host`.
     pub fn new(host: Arc<dyn Host>, request: Request, trace: Option<&Path>, shared: &Shared) -> Result<Self, Failure> {
-        let host = match trace {
-            Some(file) => Arc::new(TracedHost::new(host, file)?),
-            None => host,
+        let (host, tracer): (Arc<dyn Host>, _) = match trace {
+            Some(file) => {
+                let traced = TracedHost::new(host, file)?;
+                let tracer = traced.tracer.clone();
+                (Arc::new(traced), Some(tracer))
+            }
+            None => (host, None),
         };
-        let watch = Watch::start()
+        let watch = Watch::start(request.profile.hands.clone(), host.simulated(), shared.json)
             .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
-        Ok(Self { host, request, watch, json: shared.json })
+        Ok(Self { host, request, watch, tracer, json: shared.json })
     }
 
     /// Runs a stage with its progress shown.
@@ -82,7 +139,8 @@ impl Session {
         let flasher = Flasher {
             host: self.host.as_ref(),
             interrupt: &self.watch.interrupt,
-            hands: io::stderr().is_terminal() && io::stdin().is_terminal(),
+            // Nobody can press the buttons of a virtual board.
+            hands: !simulated && io::stderr().is_terminal() && io::stdin().is_terminal(),
         };
         let mut progress = Progress::new(self.json);
         let ended = stage(&flasher, &self.request, &mut |event: Event| {
@@ -90,7 +148,10 @@ impl Session {
             progress.event(&event);
         });
         progress.end(ended.is_ok());
-        ended.map_err(|error| Failure { simulated, ..Failure::of_flash(error, &self.request.profile) })
+        if let Some(Err(error)) = self.tracer.as_ref().map(Tracer::finish) {
+            render::note(&format!("warning: the record of the link is incomplete: {error}"));
+        }
+        ended.map_err(|error| Failure { simulated, ..Failure::of_flash(error, &self.request.profile.hands) })
     }
 }
 

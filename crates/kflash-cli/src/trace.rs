@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::LineWriter;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use crate::failure::Failure;
 /// A host, with a record of what goes over its links.
 pub struct TracedHost {
     host: Arc<dyn Host>,
-    tracer: Tracer,
+    /// The record.
+    pub tracer: Tracer,
 }
 
 /// The clock of a host that is shared with the record.
@@ -29,7 +30,8 @@ impl TracedHost {
     pub fn new(host: Arc<dyn Host>, file: &Path) -> Result<Self, Failure> {
         let out = File::create(file)
             .map_err(|error| Failure::usage(format!("cannot record in {}: {error}", file.display())))?;
-        let tracer = Tracer::new(Box::new(BufWriter::new(out)), Arc::new(HostClock(Arc::clone(&host))));
+        // Line by line, so that a run that is ended by force leaves its record, too.
+        let tracer = Tracer::new(Box::new(LineWriter::new(out)), Arc::new(HostClock(Arc::clone(&host))));
         Ok(Self { host, tracer })
     }
 }

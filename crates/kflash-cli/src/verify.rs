@@ -1,13 +1,11 @@
 //! `kflash verify`: whether a board runs a firmware.
 
-use std::path::PathBuf;
-
 use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::report;
-use crate::session::Target;
+use crate::session::{Firmware, Target};
 
 /// Checks that a board runs a firmware; with --read-back, that its flash holds it
 ///
@@ -21,16 +19,15 @@ use crate::session::Target;
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// The firmware file: bin, Intel HEX, UF2 or ELF
-    #[arg(long, short, value_name = "FILE")]
-    firmware: PathBuf,
+    #[command(flatten)]
+    firmware: Firmware,
     /// Enter the bootloader and compare every byte of the flash
     #[arg(long)]
     read_back: bool,
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let session = args.target.session(&args.firmware, false, None, shared)?;
+    let session = args.target.on_host(&args.firmware.firmware, false, None, shared)?;
     let report = session.run(|flasher, request, events| flasher.verify(request, args.read_back, events))?;
     Ok(report::print(&report, &session.request, shared.json))
 }

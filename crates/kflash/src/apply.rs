@@ -62,7 +62,7 @@ pub fn apply(
             return Err(ApplyError::Interrupted);
         }
         meter.enter(planned.op, plan, events);
-        events(Event::Operation { index });
+        events(Event::Operation { index, way_back: planned.way_back });
         if planned.op.writes() || planned.op == Op::Finish {
             progress = Progress::Incomplete(planned.way_back);
         }
@@ -127,14 +127,16 @@ impl Meter {
         self.total = all.filter(|(of, _)| *of == phase).map(|(_, bytes)| u64::from(bytes)).sum();
         self.phase = Some(phase);
         self.done = 0;
+        let erases = plan.operations.iter().any(|planned| matches!(planned.op, Op::Erase { .. }));
         let what = match phase {
-            Phase::Erase => "erasing the old application",
-            Phase::ReadBack => "reading back",
-            Phase::Start => "starting the application",
-            _ => "writing",
+            Phase::Erase if erases => "erasing the old application".into(),
+            Phase::Erase => "making the old application invalid".into(),
+            Phase::ReadBack => format!("reading back {}", plan.image.range()),
+            Phase::Start => "starting the application".into(),
+            _ => format!("writing {}", plan.image.range()),
         };
         let total = (self.total > 0).then_some(self.total);
-        events(Event::Phase { phase, what: what.into(), total });
+        events(Event::Phase { phase, what, total });
     }
 
     fn advance(&mut self, bytes: u32, events: Events<'_>) {

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::plan::WayBack;
+
 /// What happens while a flash runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -38,10 +40,12 @@ pub enum Event {
         /// For how long it will be waited, in seconds.
         wait_s: u64,
     },
-    /// An operation of the plan begins; its index in the plan's list.
+    /// An operation of the plan begins.
     Operation {
-        /// Index.
+        /// Its index in the plan's list.
         index: usize,
+        /// The way back if link and power are lost from now on.
+        way_back: WayBack,
     },
 }
 

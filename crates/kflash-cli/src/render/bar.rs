@@ -8,15 +8,23 @@ use kflash::event::Event;
 use super::line::{self, Lines};
 use super::{note, printable};
 
-const BYTES: &str = "{prefix:<9} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {eta:>3} left";
-const NO_BYTES: &str = "{prefix:<9} {wide_msg} {spinner}";
-const DONE: &str = "{prefix:<9} {wide_msg} {elapsed:>4}";
+const BYTES: &str = "{msg} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {eta:>3} left";
+const NO_BYTES: &str = "{wide_msg} {spinner}";
+/// Columns of what was done, before the time that it took.
+const WHAT: usize = 64;
 
 /// A bar.
 pub struct Bar {
     target: Box<dyn Fn() -> ProgressDrawTarget>,
-    running: Option<ProgressBar>,
+    running: Option<Running>,
     lines: Lines,
+}
+
+/// The running phase.
+struct Running {
+    bar: ProgressBar,
+    /// Whether its line stands above the bar already, with lines about it below.
+    headed: bool,
 }
 
 impl Bar {
@@ -28,17 +36,16 @@ impl Bar {
     /// Shows an event.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Phase { phase, what, total } => {
+            Event::Phase { what, total, .. } => {
                 self.finish();
                 let template = if total.is_some() { BYTES } else { NO_BYTES };
                 let bar = ProgressBar::with_draw_target(*total, (self.target)()).with_style(style(template));
-                bar.set_prefix(line::phase_word(*phase));
                 bar.set_message(printable(what));
                 bar.enable_steady_tick(Duration::from_millis(100));
-                self.running = Some(bar);
+                self.running = Some(Running { bar, headed: false });
             }
             Event::Progress { done, total, .. } => {
-                if let Some(bar) = &self.running {
+                if let Some(Running { bar, .. }) = &self.running {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
                         bar.set_style(style(BYTES));
@@ -48,8 +55,14 @@ impl Bar {
             }
             _ => {
                 if let Some(line) = self.lines.line(event) {
-                    match &self.running {
-                        Some(bar) => bar.println(printable(&line)),
+                    match &mut self.running {
+                        Some(Running { bar, headed }) => {
+                            if !*headed {
+                                bar.println(bar.message());
+                                *headed = true;
+                            }
+                            bar.println(printable(&line));
+                        }
                         None => note(&line),
                     }
                 }
@@ -57,18 +70,28 @@ impl Bar {
         }
     }
 
-    /// Ends the running phase well: its line stays.
+    /// Ends the running phase well: a line stays.
     pub fn finish(&mut self) {
-        if let Some(bar) = self.running.take() {
-            bar.set_style(style(DONE));
-            bar.finish();
-        }
+        self.end(|bar| format!("{:<WHAT$} {:>5.1} s", bar.message(), bar.elapsed().as_secs_f64()));
     }
 
-    /// Ends the running phase badly: the bar stays as it is, and the error says the rest.
+    /// Ends the running phase badly: a line says how far it came.
     pub fn abandon(&mut self) {
-        if let Some(bar) = self.running.take() {
-            bar.abandon();
+        self.end(|bar| match bar.length() {
+            Some(total) => {
+                let (done, total) = (line::bytes(bar.position()), line::bytes(total));
+                format!("{:<WHAT$} {done} of {total}", bar.message())
+            }
+            None => bar.message(),
+        });
+    }
+
+    fn end(&mut self, line: impl FnOnce(&ProgressBar) -> String) {
+        if let Some(Running { bar, headed }) = self.running.take() {
+            if !headed {
+                bar.println(line(&bar));
+            }
+            bar.finish_and_clear();
         }
     }
 }
@@ -81,6 +104,9 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::thread;
+    use std::time::Instant;
 
     use indicatif::InMemoryTerm;
 
@@ -100,18 +126,28 @@ mod tests {
         for event in &events[..=middle] {
             bar.event(event);
         }
-        bar.abandon();
+        // Drawn by the bar's own ticks.
+        let until = Instant::now() + Duration::from_secs(20);
+        while !term.contents().contains("20.00 KiB of 40.00 KiB") && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
         let seen = term.contents();
-        assert!(seen.contains("look      looking for the board"), "{seen}");
-        assert!(seen.contains("not provable crystal"), "{seen}");
-        assert!(seen.contains("your turn hold BOOT0"), "{seen}");
-        let last = seen.lines().last().unwrap();
-        assert!(last.starts_with("write     ━━━") && last.contains("20.00 KiB of 40.00 KiB"), "{seen}");
-        assert!(last.contains("/s") && last.ends_with("left"), "{seen}");
+        let lines: Vec<_> = seen.lines().collect();
+        let [look, .., hands, bytes] = lines[..] else { panic!("{seen}") };
+        assert_eq!(look, "looking for the board");
+        assert!(hands.starts_with("your turn: hold BOOT0"), "{seen}");
+        assert!(bytes.starts_with("writing 0x08008000..0x08012000 ━━━"), "{seen}");
+        assert!(
+            bytes.contains(" 20.00 KiB of 40.00 KiB ") && bytes.contains("/s") && bytes.ends_with("left"),
+            "{seen}"
+        );
+        bar.abandon();
+        let last = term.contents().lines().last().unwrap().to_owned();
+        assert!(last.starts_with("writing 0x08008000..0x08012000 ") && last.ends_with(" 20 KiB of 40 KiB"), "{last}");
     }
 
     #[test]
-    fn at_the_end_every_phase_is_a_line() {
+    fn at_the_end_every_phase_is_a_line_with_its_time() {
         let term = InMemoryTerm::new(30, 80);
         let target = {
             let term = term.clone();
@@ -123,10 +159,9 @@ mod tests {
         }
         bar.finish();
         let seen = term.contents();
-        for phase in
-            ["look      looking for the board", "write     40 KiB to 0x08008000", "confirm   asking what it runs"]
-        {
-            assert!(seen.contains(phase), "{seen}");
+        assert!(seen.starts_with("looking for the board\n  ok "), "{seen}");
+        for phase in ["writing 0x08008000..0x08012000", "asking what it runs"] {
+            assert!(seen.lines().any(|line| line.starts_with(phase) && line.ends_with("0.0 s")), "{seen}");
         }
         assert!(!seen.contains('━'), "{seen}");
     }

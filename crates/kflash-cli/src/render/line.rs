@@ -14,11 +14,11 @@ impl Lines {
     /// The line of an event; `None` for those that are no news to a person.
     pub fn line(&mut self, event: &Event) -> Option<String> {
         match event {
-            Event::Phase { phase, what, .. } => Some(format!("{:<9} {what}", phase_word(*phase))),
-            Event::Warning { text } => Some(format!("warning   {text}")),
+            Event::Phase { what, .. } => Some(what.clone()),
+            Event::Warning { text } => Some(format!("warning: {text}")),
             Event::Check(check) => self.check(check),
             Event::HandsNeeded { instruction, wait_s } => {
-                Some(format!("your turn {instruction}\n          (waiting for up to {wait_s} s)"))
+                Some(format!("your turn: {instruction} (waiting for up to {wait_s} s)"))
             }
             Event::Progress { .. } | Event::Operation { .. } => None,
         }

@@ -143,6 +143,7 @@ fn failure_text(failure: &Failure) -> String {
 #[cfg(test)]
 fn events_of_a_flash() -> Vec<Event> {
     use kflash::event::{Check, Phase, Verdict};
+    use kflash::plan::WayBack;
     let phase = |phase, what: &str, total| Event::Phase { phase, what: what.into(), total };
     let check = |name: &str, verdict, evidence: &str| {
         Event::Check(Check { name: name.into(), verdict, evidence: evidence.into() })
@@ -154,8 +155,8 @@ fn events_of_a_flash() -> Vec<Event> {
         check("start of the application", Verdict::Pending, "Katapult says"),
         Event::Warning { text: "heaters may switch on".into() },
         Event::HandsNeeded { instruction: "hold BOOT0 and press RESET".into(), wait_s: 60 },
-        phase(Phase::Write, "40 KiB to 0x08008000", Some(40960)),
-        Event::Operation { index: 1 },
+        phase(Phase::Write, "writing 0x08008000..0x08012000", Some(40960)),
+        Event::Operation { index: 1, way_back: WayBack::Cable },
     ];
     events.extend((0..=40960).step_by(1024).map(|done| Event::Progress { phase: Phase::Write, done, total: 40960 }));
     events.push(phase(Phase::Confirm, "asking what it runs", None));

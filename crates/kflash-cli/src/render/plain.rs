@@ -25,13 +25,13 @@ impl<W: Write> Plain<W> {
     pub fn event(&mut self, event: &Event) {
         match *event {
             Event::Phase { .. } => self.tenths = 0,
-            Event::Progress { phase, done, total } if total > 0 => {
+            // What is over in one step is told by its phase.
+            Event::Progress { done, total, .. } if total > 1024 => {
                 let tenths = done.min(total) * 10 / total;
                 if tenths > self.tenths {
                     self.tenths = tenths;
-                    let (word, percent) = (line::phase_word(phase), tenths * 10);
-                    let (done, total) = (line::bytes(done), line::bytes(total));
-                    print(&mut self.to, &format!("{word:<9} {percent:>3} %  {done} of {total}"));
+                    let (percent, done, total) = (tenths * 10, line::bytes(done), line::bytes(total));
+                    print(&mut self.to, &format!("  {percent:>3} %  {done} of {total}"));
                 }
             }
             _ => {}
@@ -60,24 +60,23 @@ mod tests {
         assert_eq!(
             text,
             "\
-look      looking for the board
+looking for the board
   ok           MCU of the running firmware is the profile's
   not provable crystal: the dictionary does not name it
-warning   heaters may switch on
-your turn hold BOOT0 and press RESET
-          (waiting for up to 60 s)
-write     40 KiB to 0x08008000
-write      10 %  4 KiB of 40 KiB
-write      20 %  8 KiB of 40 KiB
-write      30 %  12 KiB of 40 KiB
-write      40 %  16 KiB of 40 KiB
-write      50 %  20 KiB of 40 KiB
-write      60 %  24 KiB of 40 KiB
-write      70 %  28 KiB of 40 KiB
-write      80 %  32 KiB of 40 KiB
-write      90 %  36 KiB of 40 KiB
-write     100 %  40 KiB of 40 KiB
-confirm   asking what it runs
+warning: heaters may switch on
+your turn: hold BOOT0 and press RESET (waiting for up to 60 s)
+writing 0x08008000..0x08012000
+   10 %  4 KiB of 40 KiB
+   20 %  8 KiB of 40 KiB
+   30 %  12 KiB of 40 KiB
+   40 %  16 KiB of 40 KiB
+   50 %  20 KiB of 40 KiB
+   60 %  24 KiB of 40 KiB
+   70 %  28 KiB of 40 KiB
+   80 %  32 KiB of 40 KiB
+   90 %  36 KiB of 40 KiB
+  100 %  40 KiB of 40 KiB
+asking what it runs
 "
         );
     }
@@ -88,7 +87,7 @@ confirm   asking what it runs
         let mut text = Vec::new();
         let mut plain = Plain::new(&mut text);
         plain.event(&Event::Progress { phase: Phase::Write, done: 0, total: 0 });
-        plain.event(&Event::Progress { phase: Phase::Write, done: 9, total: 3 });
-        assert_eq!(String::from_utf8(text).unwrap(), "write     100 %  9 bytes of 3 bytes\n");
+        plain.event(&Event::Progress { phase: Phase::Write, done: 9000, total: 3000 });
+        assert_eq!(String::from_utf8(text).unwrap(), "  100 %  8.8 KiB of 2.9 KiB\n");
     }
 }

@@ -68,9 +68,9 @@ impl Interrupt {
 
 /// How a flash or a verification ended well.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Report {
     /// What came of it.
+    #[serde(rename = "result")]
     pub outcome: Outcome,
     /// True when no hardware was touched.
     pub simulated: bool,
@@ -135,6 +135,9 @@ impl Flasher<'_> {
         let mut run = Run::look(self, request, events, true)?;
         let first = plan::make(&run.known(None))
             .map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
+        for check in &first.checks {
+            run.emit(Event::Check(check.clone()));
+        }
         if first.already_current && !request.force {
             let now = run.running.as_ref().map(|running| Firmware::of(&running.dictionary));
             run.note("nothing was written; the bytes were not compared (--force writes, verify --read-back compares)");

@@ -1,0 +1,93 @@
+//! `--simulate`: a virtual board in place of the host's, for the very same stages.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kflash::board::{Cable, InstalledBootloader};
+use kflash::chip::Chip;
+use kflash::discover::{ParseUsbError, UsbPath};
+use kflash::exit::ExitCode;
+use kflash::flash::Request;
+use kflash::host::Host;
+use kflash::identify::Selector;
+use kflash::image::Image;
+use kflash::klipper::dictionary::BuiltFor;
+use kflash_sim::board::{Contents, VirtualBoard};
+use kflash_sim::firmware::TestImage;
+use kflash_sim::host::{Plug, SimHost};
+
+use crate::args::Shared;
+use crate::failure::Failure;
+use crate::session::{Session, find_board, read_image};
+
+/// The version that the virtual board runs at first.
+const OLDER: &str = "v0.12.0-439-g1fe54bd5";
+/// The rate of the virtual board's running firmware on a UART, Klipper's default.
+const BAUD: u32 = 250_000;
+/// Where the virtual board is plugged in.
+const PORT: &str = "1-1";
+/// Until it runs.
+const BOOT: Duration = Duration::from_secs(1);
+/// The unique id of the virtual board's chip.
+const UID: [u8; 12] = *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36";
+
+/// A run on a virtual board that runs an older Klipper; without `file`, with a test image as the new one.
+pub fn session(
+    board: &str,
+    file: Option<&Path>,
+    force: bool,
+    trace: Option<&Path>,
+    shared: &Shared,
+) -> Result<Session, Failure> {
+    let (profile, chip) = find_board(board)?;
+    let given = file.map(read_image).transpose()?;
+    let start = given.as_ref().and_then(|image| image.start.as_ref()).map(|start| start.addr);
+    let route = profile.routes.iter().find(|route| {
+        profile.bootloader_of(route).is_some_and(|installed| start.is_none_or(|start| installed.app_start == start))
+    });
+    // An image for no bootloader of the board is refused by the plan, as it would be on the board.
+    let route =
+        route.or(profile.routes.first()).ok_or_else(|| Failure::usage(format!("{} has no route", profile.id)))?;
+    let installed = profile
+        .bootloader_of(route)
+        .ok_or_else(|| Failure::usage(format!("{}: route {} names no bootloader", profile.id, route.id)))?;
+    let older = test_image(&chip, installed, route.cable).version(OLDER).build();
+    let image = match given {
+        Some(image) => image,
+        None => Image::parse(&test_image(&chip, installed, route.cable).build())
+            .map_err(|error| Failure::usage(format!("no test image for {}: {error}", profile.id)))?,
+    };
+    // The chip can execute the new firmware only if it is told what that is.
+    let known = image.placed(installed.app_start).ok();
+    let known = known.map(|placed| (placed.range().start.0, placed.bytes(placed.range())));
+    let contents = Contents {
+        bootloader: installed.id.clone(),
+        application: Some((installed.app_start.0, older)),
+        known: known.into_iter().collect(),
+        uid: UID,
+    };
+    let board = VirtualBoard::new(&profile, &chip, contents)
+        .map_err(|error| Failure::usage(format!("no virtual {}: {error}", profile.id)))?;
+    let port: UsbPath =
+        PORT.parse().map_err(|error: ParseUsbError| Failure::new(ExitCode::Internal, error.to_string()))?;
+    // What is behind a USB-UART bridge cannot be seen, so that a person has to name it.
+    let selectors = match route.cable {
+        Cable::Usb => Vec::new(),
+        Cable::Uart => vec![Selector::UsbPath(port.clone())],
+    };
+    let host = SimHost::paced(1.0);
+    host.plug_in(Plug::of(&profile, route.cable, port), board, profile.opening_resets);
+    host.clock().sleep(BOOT);
+    let request = Request { profile, chip, image, selectors, force };
+    Session::new(Arc::new(host), request, trace, shared)
+}
+
+fn test_image(chip: &Chip, installed: &InstalledBootloader, cable: Cable) -> TestImage {
+    let mcu = chip.mcu.first().map_or("", String::as_str);
+    let built_for = match cable {
+        Cable::Usb => BuiltFor::Usb,
+        Cable::Uart => BuiltFor::Uart(BAUD),
+    };
+    TestImage::klipper(mcu, installed.app_start.0).built_for(built_for)
+}
