@@ -256,6 +256,6 @@ impl Run {
         self.events
             .iter()
             .rev()
-            .find_map(|event| if let Event::Operation { index } = event { Some(*index) } else { None })
+            .find_map(|event| if let Event::Operation { index, .. } = event { Some(*index) } else { None })
     }
 }
