@@ -9,6 +9,7 @@ use crate::discover::{Device, Mode, Place};
 use crate::event::{Check, Event, Events, Phase};
 use crate::exit::ExitCode;
 use crate::flash::{BoardState, FailureKind, Firmware, FlashError, Flasher, Interrupt, Outcome, Report, Request};
+use crate::follow;
 use crate::host::{Holders, Host};
 use crate::identify;
 use crate::klipper::client::KlipperError;
@@ -133,6 +134,10 @@ impl<'a> Run<'a> {
     /// The good end.
     pub fn report(mut self, outcome: Outcome, now: Option<Firmware>, checks: Vec<Check>) -> Report {
         self.end_phase();
+        // udev makes the by-id link some time after the tty.
+        if let Ok(Some(device)) = follow::at(self.host, self.place()) {
+            self.device = device;
+        }
         let by_id = |device: &Device| device.tty.as_ref().and_then(|tty| tty.by_id.clone());
         if let (Mode::Klipper, Some(was), Some(is)) = (self.found.mode, by_id(&self.found), by_id(&self.device))
             && was != is
