@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
     pub fn report(mut self, outcome: Outcome, now: Option<Firmware>, checks: Vec<Check>) -> Report {
         self.end_phase();
         // udev makes the by-id link some time after the tty.
-        if let Ok(Some(device)) = follow::at(self.host, self.place()) {
+        if let Ok(Some(device @ Device { tty: Some(_), .. })) = follow::at(self.host, self.place()) {
             self.device = device;
         }
         let by_id = |device: &Device| device.tty.as_ref().and_then(|tty| tty.by_id.clone());
