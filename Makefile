@@ -1,12 +1,22 @@
 # `make demo` shows kflash at work, `make test` proves it. Both install what they need on Debian 12 and 13; all they ask for is Rust.
 
+KFLASH := $(or $(CARGO_TARGET_DIR),target)/release/kflash
 STATIC := x86_64-unknown-linux-musl
 
 .PHONY: demo test lint test-binaries
 
 demo:
 	tools/debian-packages demo
-	cargo run --release --locked --package kflash-cli -- --version
+	cargo build --release --locked --package kflash-cli
+	@echo; echo "An Octopus with Katapult, flashed over USB:"
+	$(KFLASH) flash --board btt-octopus-v1.1-f446 --simulate
+	@echo; echo "The same board without a bootloader, flashed through the DFU in its ROM:"
+	$(KFLASH) flash --board btt-octopus-v1.1-f446 --simulate=none
+	@echo; echo "With real hardware:"
+	@echo "  $(KFLASH) detect"
+	@echo "  $(KFLASH) boards"
+	@echo "  $(KFLASH) plan  --board BOARD --firmware klipper.bin"
+	@echo "  $(KFLASH) flash --board BOARD --firmware klipper.bin"
 
 test:
 	tools/debian-packages test

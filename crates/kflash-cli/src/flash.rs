@@ -22,7 +22,8 @@ use crate::session::{FirmwareOrSimulated, Target};
   kflash flash --board btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
   kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
-  kflash flash -b btt-octopus-v1.1-f446 --simulate")]
+  kflash flash -b btt-octopus-v1.1-f446 --simulate
+  kflash flash -b btt-octopus-v1.1-f446 --simulate=none -f klipper.bin")]
 pub struct Args {
     #[command(flatten)]
     target: Target,

@@ -21,6 +21,8 @@ use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render::{self, Progress};
 use crate::signal::Watch;
+#[cfg(feature = "sim")]
+use crate::simulate::{self, Rehearsed};
 use crate::trace::TracedHost;
 
 /// Which board, and which of the devices on this host.
@@ -64,9 +66,11 @@ pub struct FirmwareOrSimulated {
     /// The firmware file: bin, Intel HEX, UF2 or ELF
     #[arg(long, short, value_name = "FILE", required_unless_present = "simulate")]
     firmware: Option<PathBuf>,
-    /// Rehearse on a virtual board, with the very same stages; without --firmware, with a test image
-    #[arg(long, conflicts_with = "device")]
-    simulate: bool,
+    /// Rehearse on a virtual board, with the very same stages; without --firmware, with a test image. BOOTLOADER is
+    /// the one that is installed on it, as `kflash boards BOARD` names it [default: the first that fits]
+    #[arg(long, conflicts_with = "device", value_name = "BOOTLOADER")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    simulate: Option<String>,
 }
 
 /// The firmware, where there are no virtual boards.
@@ -83,9 +87,13 @@ impl Target {
         trace: Option<&Path>,
         shared: &Shared,
     ) -> Result<Session, Failure> {
-        match &firmware.firmware {
-            Some(file) if !firmware.simulate => self.on_host(file, force, trace, shared),
-            file => crate::simulate::session(&self.board, file.as_deref(), force, trace, shared),
+        match (&firmware.simulate, &firmware.firmware) {
+            (None, Some(file)) => self.on_host(file, force, trace, shared),
+            (simulate, file) => {
+                let board =
+                    Rehearsed { board: &self.board, bootloader: simulate.as_deref().filter(|id| !id.is_empty()) };
+                simulate::session(board, file.as_deref(), force, trace, shared)
+            }
         }
     }
 

@@ -32,23 +32,38 @@ const BOOT: Duration = Duration::from_secs(1);
 /// The unique id of the virtual board's chip.
 const UID: [u8; 12] = *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36";
 
+/// What is rehearsed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rehearsed<'a> {
+    /// The board, as on the command line.
+    pub board: &'a str,
+    /// The installed bootloader, where it is named.
+    pub bootloader: Option<&'a str>,
+}
+
 /// A run on a virtual board that runs an older Klipper; without `file`, with a test image as the new one.
 pub fn session(
-    board: &str,
+    on: Rehearsed<'_>,
     file: Option<&Path>,
     force: bool,
     trace: Option<&Path>,
     shared: &Shared,
 ) -> Result<Session, Failure> {
-    let (profile, chip) = find_board(board)?;
+    let (profile, chip) = find_board(on.board)?;
     let given = file.map(read_image).transpose()?;
     let start = given.as_ref().and_then(|image| image.start.as_ref()).map(|start| start.addr);
-    let route = profile.routes.iter().find(|route| {
-        profile.bootloader_of(route).is_some_and(|installed| start.is_none_or(|start| installed.app_start == start))
-    });
+    let fits = |installed: &InstalledBootloader| match on.bootloader {
+        Some(id) => installed.id == id,
+        None => start.is_none_or(|start| installed.app_start == start),
+    };
+    let route = profile.routes.iter().find(|route| profile.bootloader_of(route).is_some_and(fits));
     // An image for no bootloader of the board is refused by the plan, as it would be on the board.
-    let route =
-        route.or(profile.routes.first()).ok_or_else(|| Failure::usage(format!("{} has no route", profile.id)))?;
+    let first = if on.bootloader.is_none() { profile.routes.first() } else { None };
+    let route = route.or(first).ok_or_else(|| {
+        let mut ids: Vec<_> = profile.routes.iter().map(|route| route.bootloader.as_str()).collect();
+        ids.dedup();
+        Failure::usage(format!("{} is flashed with these bootloaders installed: {}", profile.id, ids.join(", ")))
+    })?;
     let installed = profile
         .bootloader_of(route)
         .ok_or_else(|| Failure::usage(format!("{}: route {} names no bootloader", profile.id, route.id)))?;
