@@ -28,8 +28,8 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
             printer's host, `kubectl scale` to 0 in a cluster. ModemManager and brltty take boards for modems and \
             Braille displays: remove them"
             .into(),
-        FailureKind::CheckFailed => "`kflash plan` shows every check with its evidence, `kflash inspect` what the \
-            file is, `kflash boards BOARD` for what it has to be built"
+        FailureKind::CheckFailed => "`kflash inspect FILE` tells what the file is, `kflash boards BOARD` for what \
+            it has to be built"
             .into(),
         FailureKind::Protected => "the chip's read protection is set. Lifting it wipes the whole flash, bootloader \
             included, so kflash does not; STM32CubeProgrammer or a debug probe can"
