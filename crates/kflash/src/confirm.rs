@@ -72,8 +72,8 @@ fn release_boot0(run: &mut Run<'_>) -> Result<(), FlashError> {
         run.emit(Event::HandsNeeded { instruction: instruction.clone(), wait_s: HANDS_LIMIT.as_secs() });
         let place = run.place().clone();
         let runs = |device: &Device| device.mode == Mode::Klipper;
-        let waited = follow::wait_for(run.host, &place, HANDS_LIMIT, Some(run.interrupt), runs)?;
-        if matches!(waited, Waited::Found(_)) {
+        let waited = follow::wait_for(run.host, &place, HANDS_LIMIT, Some(run.interrupt), runs);
+        if matches!(waited, Ok(Waited::Found(_))) {
             return Ok(());
         }
     }
@@ -133,7 +133,8 @@ fn await_klipper(run: &mut Run<'_>, start: Start) -> Result<(), FlashError> {
         follow::enumeration(device) != before
             && (device.mode == Mode::Klipper || (start == Start::ByReset && device.mode == Mode::Dfu))
     };
-    match follow::wait_for(run.host, &place, RETURN_LIMIT, None, settled)? {
+    let waited = follow::wait_for(run.host, &place, RETURN_LIMIT, None, settled);
+    match waited.map_err(|error| not_back(run, &error.to_string()))? {
         Waited::Found(device) if device.mode == Mode::Klipper => {
             run.device = *device;
             Ok(())
@@ -172,7 +173,7 @@ fn open(run: &mut Run<'_>, baud: u32) -> Result<Box<dyn crate::link::ByteLink>, 
             return Err(run.failed(cannot_confirm(run, &error)));
         }
         run.host.clock().sleep(NODE_POLL);
-        if let Some(device) = follow::at(run.host, run.place())? {
+        if let Ok(Some(device)) = follow::at(run.host, run.place()) {
             run.device = device;
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::board::{Entry, Route};
-use crate::discover::{Device, Mode};
+use crate::discover::{Device, DiscoverError, Mode};
 use crate::event::{Event, Phase};
 use crate::exit::ExitCode;
 use crate::flash::{BoardState, FailureKind, FlashError, Run};
@@ -130,7 +130,8 @@ fn touch(run: &mut Run<'_>) -> Result<bool, FlashError> {
     }
     drop(link);
     let in_bootloader = |device: &Device| matches!(device.mode, Mode::Katapult | Mode::Dfu);
-    match follow::wait_for(run.host, &place, ENUMERATION_LIMIT, None, in_bootloader)? {
+    let waited = follow::wait_for(run.host, &place, ENUMERATION_LIMIT, None, in_bootloader);
+    match waited.map_err(|error| cannot_follow(run, &error))? {
         Waited::Found(device) => {
             run.device = *device;
             Ok(true)
@@ -145,6 +146,12 @@ fn touch(run: &mut Run<'_>) -> Result<bool, FlashError> {
             Err(run.failed(FlashError::new(ExitCode::Enter, FailureKind::DidNotEnter, BoardState::Unknown, message)))
         }
     }
+}
+
+/// The device was last seen on its way into the bootloader.
+fn cannot_follow(run: &Run<'_>, error: &DiscoverError) -> FlashError {
+    let message = format!("cannot follow the device at {} into its bootloader: {error}", run.place());
+    run.failed(FlashError::new(ExitCode::Enter, FailureKind::DidNotEnter, BoardState::Unknown, message))
 }
 
 /// A hint where the device with the same serial number turned up on another port.
@@ -223,7 +230,8 @@ fn by_hand(run: &mut Run<'_>, plan: &Plan) -> Result<(), FlashError> {
     }
     let place = run.place().clone();
     let in_bootloader = |device: &Device| matches!(device.mode, Mode::Katapult | Mode::Dfu);
-    match follow::wait_for(run.host, &place, HANDS_LIMIT, Some(run.interrupt), in_bootloader)? {
+    let waited = follow::wait_for(run.host, &place, HANDS_LIMIT, Some(run.interrupt), in_bootloader);
+    match waited.map_err(|error| cannot_follow(run, &error))? {
         Waited::Found(device) => {
             run.device = *device;
             Ok(())
@@ -323,7 +331,7 @@ fn patiently<'a, T>(
             }
             Err(_) => run.host.clock().sleep(NODE_POLL),
         }
-        if let Some(device) = follow::at(run.host, run.place())? {
+        if let Ok(Some(device)) = follow::at(run.host, run.place()) {
             run.device = device;
         }
     }

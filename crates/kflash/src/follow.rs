@@ -20,7 +20,8 @@ pub enum Waited {
     Interrupted,
 }
 
-/// Waits up to `limit` until the device at `place` is as `wanted`. `interrupt`, where given, ends the wait.
+/// Waits up to `limit` until the device at `place` is as `wanted`. `interrupt`, where given, ends the wait. A host that
+/// cannot be looked at is looked at again: only at the end of the time that is an error.
 pub fn wait_for(
     host: &dyn Host,
     place: &Place,
@@ -30,11 +31,11 @@ pub fn wait_for(
 ) -> Result<Waited, DiscoverError> {
     let deadline = host.clock().now() + limit;
     loop {
-        let there = at(host, place)?;
+        let there = at(host, place);
         match there {
-            Some(device) if wanted(&device) => return Ok(Waited::Found(Box::new(device))),
+            Ok(Some(device)) if wanted(&device) => return Ok(Waited::Found(Box::new(device))),
             _ if interrupt.is_some_and(Interrupt::requested) => return Ok(Waited::Interrupted),
-            there if host.clock().now() >= deadline => return Ok(Waited::TimedOut(there.map(Box::new))),
+            there if host.clock().now() >= deadline => return Ok(Waited::TimedOut(there?.map(Box::new))),
             _ => host.clock().sleep(POLL),
         }
     }
