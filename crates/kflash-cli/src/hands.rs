@@ -6,7 +6,8 @@ use kflash::plan::WayBack;
 /// What to do after a cut, before kflash is run again.
 pub fn way_back(way: WayBack, hands: &Hands) -> String {
     match way {
-        WayBack::Cable => "plug it in again, as it was".into(),
+        // A frame that was cut off in the middle may keep Katapult waiting for its rest until it is reset.
+        WayBack::Cable => "plug it in again (switch it off and on if it has its own supply)".into(),
         WayBack::DoubleReset => double_reset(hands),
         WayBack::Boot0 => boot0(hands),
         WayBack::Swd => match &hands.swd {
