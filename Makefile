@@ -2,6 +2,7 @@
 
 KFLASH := $(or $(CARGO_TARGET_DIR),target)/release/kflash
 STATIC := x86_64-unknown-linux-musl
+STATIC_ARM := aarch64-unknown-linux-musl
 
 .PHONY: demo test lint test-binaries
 
@@ -27,6 +28,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# The static programs that the tests run in the VM.
+# The static programs that the tests run: those of the VM, and what ships for other machines.
 test-binaries:
 	cargo build --release --locked --target $(STATIC) --package kflash-cli --package kflash-sim
+	cargo build --release --locked --target $(STATIC_ARM) --package kflash-cli

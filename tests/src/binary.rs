@@ -10,7 +10,12 @@ const TARGET: &str = "x86_64-unknown-linux-musl";
 ///
 /// Panics if it was not built, or if one of its sources changed since: a test of a stale program proves nothing.
 pub fn static_binary(name: &str) -> PathBuf {
-    fresh(target_dir().join(TARGET).join("release").join(name), "make test-binaries")
+    static_binary_for(TARGET, name)
+}
+
+/// The static release build of the program `name` for a Rust target. Panics as [`static_binary`] does.
+pub fn static_binary_for(target: &str, name: &str) -> PathBuf {
+    fresh(target_dir().join(target).join("release").join(name), "make test-binaries")
 }
 
 /// The program `name` of `tests/examples/`, which `cargo test` without further words builds, too. Panics as
