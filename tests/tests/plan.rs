@@ -218,6 +218,21 @@ fn image_for_another_offset() {
 }
 
 #[test]
+fn image_for_a_bootloader_that_no_route_leads_behind() {
+    let mut case = Case::octopus();
+    case.board = "creality-v4.2.7";
+    case.mode = Mode::Unknown;
+    case.running = None;
+    let recipe = TestImage::klipper("stm32f103xe", 0x0800_7000).built_for(BuiltFor::Uart(250_000));
+    case.image = image(&recipe);
+    case.refused_by("a route leads behind the installed bootloader");
+    let refusal = case.plan().unwrap_err();
+    let evidence = &refusal.disagreements().next().unwrap().evidence;
+    assert!(evidence.contains("behind vendor at 0x08007000"), "{evidence}");
+    assert!(evidence.contains("katapult-uart for 0x08002000"), "{evidence}");
+}
+
+#[test]
 fn image_for_another_installed_bootloader() {
     let mut case = Case::octopus();
     case.image = image(&TestImage::klipper(F446, 0x0800_0000));

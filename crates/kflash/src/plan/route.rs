@@ -30,18 +30,38 @@ struct Narrowing<'a, 'c> {
 pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'a>> {
     let profile = known.profile;
     let with_bootloader = |route: &'a Route| Some(Chosen { route, bootloader: profile.bootloader_of(route)? });
-    let mut narrowing = Narrowing { left: profile.routes.iter().filter_map(with_bootloader).collect(), checks };
-
     let start = image_start(known);
     let layouts: Vec<_> = profile.bootloaders.iter().map(|b| format!("{} with {}", b.app_start, b.id)).collect();
-    narrowing.keep(
-        "image start is one of this board's",
-        match start {
+    let behind: Vec<_> = profile.bootloaders.iter().filter(|b| Some(b.app_start) == start).collect();
+    checks.push(Check {
+        name: "image start is one of this board's".into(),
+        verdict: if behind.is_empty() { Verdict::Disagrees } else { Verdict::Agrees },
+        evidence: match start {
             Some(start) => format!("image starts at {start}; this board's applications at {}", layouts.join(", ")),
             None => format!("image does not tell; this board's applications start at {}", layouts.join(", ")),
         },
-        |chosen| Some(chosen.bootloader.app_start) == start,
-    )?;
+    });
+    let left: Vec<_> = profile.routes.iter().filter_map(with_bootloader).collect();
+    let (left, others): (Vec<_>, Vec<_>) =
+        left.into_iter().partition(|chosen| Some(chosen.bootloader.app_start) == start);
+    if let (true, [first, ..]) = (left.is_empty(), &*behind) {
+        let others: Vec<_> =
+            others.iter().map(|it| format!("{} for {}", it.route.id, it.bootloader.app_start)).collect();
+        checks.push(Check {
+            name: "a route leads behind the installed bootloader".into(),
+            verdict: Verdict::Disagrees,
+            evidence: format!(
+                "no route writes an application behind {} at {}; this board's routes: {}",
+                first.id,
+                first.app_start,
+                others.join(", ")
+            ),
+        });
+    }
+    if left.is_empty() {
+        return None;
+    }
+    let mut narrowing = Narrowing { left, checks };
 
     let cable = cable_of(known.device);
     let routes = narrowing.names();
