@@ -69,10 +69,10 @@ pub enum KlipperError {
     /// The dictionary was read but cannot be understood.
     #[error("the dictionary of the running firmware: {0}")]
     Dictionary(#[from] DictionaryError),
-    /// The firmware was built without a command or response.
+    /// The firmware was built without a command, response or constant.
     #[error("the running firmware has no {format:?}")]
     Missing {
-        /// The format of the command or response, as in the dictionary.
+        /// The format of the command or response, or the constant's name, as in the dictionary.
         format: &'static str,
     },
 }
@@ -112,6 +112,24 @@ impl<'a> Client<'a> {
             // %u may be sent as a negative number: its low 32 bits are the value.
             Some(value as u32)
         })
+    }
+
+    /// How long the firmware has been running, by its own clock (Klipper `src/basecmd.c`, `get_uptime`). Works in the
+    /// shutdown state, too. Chips count from 0 at each start; the process on Linux does not.
+    pub fn uptime(&mut self) -> Result<Duration, KlipperError> {
+        let response = id(&self.dictionary.responses, "uptime high=%u clock=%u")?;
+        let freq = self.dictionary.clock_freq().filter(|freq| *freq > 0);
+        let freq = freq.ok_or(KlipperError::Missing { format: "CLOCK_FREQ" })?;
+        let mut content = Vec::new();
+        vlq::put(id(&self.dictionary.commands, "get_uptime")?, &mut content);
+        let ticks = self.session.request(&content, "cannot read the uptime", ANSWER_LIMIT, |message| {
+            let (high, rest) = vlq::take(message.strip_prefix_id(response)?)?;
+            let (clock, _) = vlq::take(rest)?;
+            // %u may be sent as a negative number: its low 32 bits are the value.
+            Some(u64::from(high as u32) << 32 | u64::from(clock as u32))
+        })?;
+        let nanos = u128::from(ticks % freq) * 1_000_000_000 / u128::from(freq);
+        Ok(Duration::new(ticks / freq, nanos as u32))
     }
 
     /// Resets the chip. The firmware does so within the command, without an acknowledgement, so that the device leaves

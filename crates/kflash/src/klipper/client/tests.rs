@@ -29,8 +29,10 @@ fn content(numbers: &[i64], data: Option<&[u8]>) -> Vec<u8> {
 
 fn dictionary() -> Vec<u8> {
     let json = r#"{"app":"Klipper","build_versions":"gcc: 12.2","config":{"MCU":"stm32f446xx","CLOCK_FREQ":180000000},
-        "commands":{"identify offset=%u count=%c":1,"debug_read order=%c addr=%u":-7,"reset":96},
-        "responses":{"identify_response offset=%u data=%.*s":0,"debug_result val=%u":97},"version":"v0.12.0"}"#;
+        "commands":{"identify offset=%u count=%c":1,"debug_read order=%c addr=%u":-7,"get_uptime":4,
+        "reset":96},
+        "responses":{"identify_response offset=%u data=%.*s":0,"debug_result val=%u":97,
+        "uptime high=%u clock=%u":-6},"version":"v0.12.0"}"#;
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(json.as_bytes()).unwrap();
     encoder.finish().unwrap()
@@ -42,11 +44,13 @@ struct Firmware {
     dictionary: Vec<u8>,
     /// The contents that were taken.
     executed: Vec<Vec<u8>>,
+    /// The content of its answer to `get_uptime`.
+    uptime: Vec<u8>,
 }
 
 impl Firmware {
     fn new(next: u8) -> Self {
-        Self { next, dictionary: dictionary(), executed: Vec::new() }
+        Self { next, dictionary: dictionary(), executed: Vec::new(), uptime: Vec::new() }
     }
 
     /// Answers and acknowledgement, the answer first, as seen with real firmware.
@@ -76,6 +80,7 @@ impl Firmware {
                 // As C sends a %u above 2^31: as the negative number of the same bits.
                 out.push(block(self.next, &content(&[97, i64::from(0xFFFF_8000_u32.cast_signed())], None)));
             }
+            4 => out.push(block(self.next, &self.uptime)),
             // Resets within the command: no acknowledgement, and the start of a new conversation.
             96 => {
                 self.next = 0;
@@ -192,6 +197,38 @@ fn memory_is_read_and_the_chip_reset_once() {
     assert_eq!(firmware.next, 0);
 }
 
+#[test]
+fn the_uptime_is_as_real_firmware_tells_it() {
+    // Request and answer of a v0.13.0-730-g84104bbbd that counts at 50 MHz.
+    assert_eq!(block(0, &[4]), bytes("06 10 04 3c 5f 7e"));
+    let real = bytes("0b 11 7a 01 c8 ff f0 24 15 6b 7e");
+    assert_eq!(block(1, &real[2..8]), real);
+    for (answer, freq, uptime) in [
+        (real[2..8].to_vec(), 50_000_000_u64, Duration::from_nanos(88_961_147_600)),
+        (content(&[-6, 0, 90_000_000], None), 180_000_000, Duration::from_millis(500)),
+        // As C sends a %u above 2^31: as the negative number of the same bits.
+        (content(&[-6, 0, -32_768], None), 180_000_000, Duration::from_nanos(23_860_747_377)),
+        (content(&[-6, -1, -1], None), 1, Duration::from_secs(u64::MAX)),
+        (content(&[-6, -1, -1], None), u64::MAX, Duration::from_secs(1)),
+    ] {
+        let (clock, log) = (FakeClock::default(), Log::default());
+        let mut firmware = Firmware { uptime: answer, ..Firmware::new(0) };
+        let mut client = connect(&clock, &log, |written| spread(firmware.take(written))).unwrap();
+        client.dictionary.config.insert("CLOCK_FREQ".into(), freq.into());
+        assert_eq!(client.uptime().unwrap(), uptime);
+        drop(client);
+        assert_eq!(firmware.executed.last(), Some(&vec![4]));
+    }
+}
+
+#[test]
+fn an_uptime_that_breaks_off_is_none() {
+    let (clock, log) = (FakeClock::default(), Log::default());
+    let mut firmware = Firmware { uptime: content(&[-6, 1], None), ..Firmware::new(0) };
+    let mut client = connect(&clock, &log, |written| spread(firmware.take(written))).unwrap();
+    assert!(matches!(client.uptime(), Err(KlipperError::Stuck { .. })));
+}
+
 fn content_of_reset() -> Vec<u8> {
     content(&[96], None)
 }
@@ -250,7 +287,14 @@ fn firmware_without_the_command_says_so() {
     let (clock, log) = (FakeClock::default(), Log::default());
     let mut firmware = Firmware::new(0);
     let mut client = connect(&clock, &log, |written| spread(firmware.take(written))).unwrap();
+    for freq in [Some(0), None] {
+        client.dictionary.config.remove("CLOCK_FREQ");
+        client.dictionary.config.extend(freq.map(|freq| ("CLOCK_FREQ".into(), freq.into())));
+        assert!(matches!(client.uptime(), Err(KlipperError::Missing { format: "CLOCK_FREQ" })));
+    }
+    client.dictionary.config.insert("CLOCK_FREQ".into(), 1.into());
     client.dictionary.commands.clear();
+    assert!(matches!(client.uptime(), Err(KlipperError::Missing { format: "get_uptime" })));
     assert!(matches!(client.debug_read(2, 0), Err(KlipperError::Missing { .. })));
     assert!(matches!(client.reset(), Err(KlipperError::Missing { format: "reset" })));
 }
