@@ -22,6 +22,8 @@ pub(crate) struct Firmware {
     pub(crate) version: String,
     pub(crate) mcu: String,
     pub(crate) cable: FirmwareCable,
+    /// Ticks of its clock in a second.
+    pub(crate) clock_freq: u64,
     /// The zlib stream as it lies in the image.
     pub(crate) stream: Vec<u8>,
     /// Offset of the stream in the image.
@@ -137,6 +139,7 @@ impl Firmware {
                 mcu: json.config.get("MCU")?.as_str()?.to_owned(),
                 version: json.version,
                 cable,
+                clock_freq: number("CLOCK_FREQ")?,
                 stream: bytes[at..at + length].to_vec(),
                 stream_at: at,
                 commands: json.commands,

@@ -52,6 +52,8 @@ pub struct TestImage {
     pub clock_freq: u32,
     /// The cable that the constants tell of.
     pub built_for: BuiltFor,
+    /// Formats of commands that it lacks, as a build from before they existed: `get_uptime`.
+    pub lacks: Vec<String>,
     /// Makes another image of the same description.
     pub seed: u64,
 }
@@ -90,6 +92,7 @@ impl TestImage {
             stack_pointer,
             clock_freq,
             built_for: BuiltFor::Usb,
+            lacks: Vec::new(),
             seed: 0,
         }
     }

@@ -1,6 +1,8 @@
-//! A micro-controller that runs Klipper: `identify`, `debug_read`, `reset`, and the requests to enter a bootloader.
+//! A micro-controller that runs Klipper: `identify`, `debug_read`, `get_uptime`, `reset`, and the requests to enter a
+//! bootloader.
 //!
-//! What it says of itself is the dictionary of the image in its flash (`protocols.md` §1, §3, §4, §10).
+//! What it says of itself is the dictionary of the image in its flash (Klipper `src/command.c`, `src/basecmd.c`,
+//! `src/debugcmds.c`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub(crate) struct KlipperMcu {
     firmware: Arc<Firmware>,
     /// Where it was started.
     start: u32,
+    /// When it was started.
+    since: Duration,
     receiver: Receiver,
     acm: Acm,
     out: Outbox,
@@ -40,6 +44,7 @@ impl KlipperMcu {
     pub(crate) fn new(firmware: Arc<Firmware>, start: u32, now: Duration) -> Self {
         let mut mcu = Self {
             start,
+            since: now,
             receiver: Receiver::default(),
             acm: Acm::default(),
             out: Outbox::default(),
@@ -137,6 +142,7 @@ impl KlipperMcu {
             match (format.split(' ').next().unwrap_or_default(), &arguments[..]) {
                 ("identify", &[offset, count]) => self.identify(now, offset, count & 0xff),
                 ("debug_read", &[order, addr]) => self.debug_read(now, silicon, order, addr),
+                ("get_uptime", []) => self.uptime(now),
                 ("reset", []) => self.leave(silicon, now + LEAVES_AFTER, Next::Reset),
                 ("clear_shutdown", []) => self.shutdown = false,
                 _ => {}
@@ -165,6 +171,13 @@ impl KlipperMcu {
             }
             None => self.leave(silicon, now + WATCHDOG, Next::Reset),
         }
+    }
+
+    /// Its clock counts from 0 at each start; the high word is kept by software.
+    fn uptime(&mut self, now: Duration) {
+        const PER_SECOND: u128 = 1_000_000_000;
+        let ticks = now.saturating_sub(self.since).as_nanos() * u128::from(self.firmware.clock_freq) / PER_SECOND;
+        self.respond(now, "uptime high=%u clock=%u", &[(ticks >> 32) as u32, ticks as u32]);
     }
 
     fn byte(&self, silicon: &Silicon, addr: u32) -> Option<u8> {

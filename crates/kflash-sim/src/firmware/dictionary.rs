@@ -42,6 +42,7 @@ pub(super) fn json(image: &TestImage, full: bool) -> Vec<u8> {
         entries.iter().map(|&(format, id)| (format.to_owned(), id.into())).collect()
     };
     let mut commands = ids(COMMANDS);
+    commands.retain(|format, _| !image.lacks.contains(format));
     let mut enumerations = json!({ "pin": pins(&image.mcu), "static_string_id": { "Timer too close": 3 } });
     if full {
         for n in 0..60 {
