@@ -10,7 +10,7 @@ use crate::exit::ExitCode;
 use crate::flash::{BoardState, FailureKind, FlashError, Run};
 use crate::follow::{self, Waited};
 use crate::host::Holders;
-use crate::klipper::client::Client;
+use crate::klipper::client::{Client, KlipperError};
 use crate::klipper::dictionary::Dictionary;
 use crate::link::LinkError;
 use crate::plan::Plan;
@@ -21,8 +21,10 @@ const RETURN_LIMIT: Duration = Duration::from_secs(20);
 const NODE_LIMIT: Duration = Duration::from_secs(5);
 const NODE_POLL: Duration = Duration::from_millis(50);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Klipper resets some milliseconds after it acknowledged; on a UART nothing else tells that it did.
+/// How long what is behind a UART may take to reset and start again: no enumeration tells when it does.
 const UART_RESET: Duration = Duration::from_millis(500);
+/// How often a reset is sent that does not take place: nothing acknowledges it, so that a lost one goes unnoticed.
+const RESETS: u32 = 2;
 
 /// What runs now.
 pub(crate) struct Confirmed {
@@ -35,33 +37,84 @@ pub(crate) struct Confirmed {
 pub(crate) fn confirm(run: &mut Run<'_>, plan: &Plan, by_hand: bool) -> Result<Confirmed, FlashError> {
     run.begin(Phase::Confirm, format!("waiting for the application at {}", run.place()));
     let (client, dictionary) = await_image(run, Start::ByBootloader)?;
-    let mut checks = Vec::new();
     if plan.bootloader == BootloaderKind::None {
         if let (true, Some(undo)) = (by_hand, &run.request.profile.hands.boot0_undo) {
             run.note(format!("if BOOT0 was set by hand: {undo}"));
         }
-        return Ok(Confirmed { dictionary, checks });
+        return Ok(Confirmed { dictionary, checks: Vec::new() });
     }
-
     run.begin(Phase::Confirm, "resetting it once more: does the resident bootloader start it?");
-    let mut client = client;
-    let reset = client.reset();
-    drop(client);
-    if let Err(error) = reset {
-        run.warn(format!("the reset was not acknowledged: {error}"));
-    }
-    let mut returned = await_image(run, Start::ByReset);
-    if returned.is_err() && by_hand && run.device.mode == Mode::Dfu {
-        release_boot0(run)?;
-        returned = await_image(run, Start::ByReset);
-    }
-    returned?;
-    checks.push(Check {
+    let check = prove_boot_path(run, client, by_hand)?;
+    Ok(Confirmed { dictionary, checks: vec![check] })
+}
+
+/// Resets the application, waits until it is back, and proves that it was reset: on USB by its enumeration, on a UART by
+/// its uptime.
+fn prove_boot_path<'a>(run: &mut Run<'a>, mut client: Client<'a>, by_hand: bool) -> Result<Check, FlashError> {
+    let check = |verdict, evidence: String| Check {
         name: "resident bootloader starts the application".into(),
-        verdict: Verdict::Agrees,
-        evidence: "it came back by itself after a reset".into(),
-    });
-    Ok(Confirmed { dictionary, checks })
+        verdict,
+        evidence,
+    };
+    for left in (0..RESETS).rev() {
+        let before = if run.uart.is_some() { uptime(run, &mut client)? } else { None };
+        let sent = run.host.clock().now();
+        let reset = client.reset();
+        drop(client);
+        if let Err(error) = reset {
+            run.warn(format!("the reset was not acknowledged: {error}"));
+        }
+        let mut returned = await_image(run, Start::ByReset);
+        if returned.is_err() && by_hand && run.device.mode == Mode::Dfu {
+            release_boot0(run)?;
+            returned = await_image(run, Start::ByReset);
+        }
+        (client, _) = returned?;
+        if run.uart.is_none() {
+            return Ok(check(Verdict::Agrees, "it came back by itself after a reset".into()));
+        }
+
+        // Taken before the question: however late the answer comes, firmware that was not reset is older than this.
+        let since = run.host.clock().now().saturating_sub(sent);
+        let (Some(before), Some(after)) = (before, uptime(run, &mut client)?) else {
+            let evidence = "it answers after a reset was sent, but has no get_uptime that tells whether it was reset";
+            return Ok(check(Verdict::NotProvable, evidence.into()));
+        };
+        let ages = format!("up for {} ms, {} ms after the reset was sent", after.as_millis(), since.as_millis());
+        if was_reset(before, since, after) {
+            return Ok(check(Verdict::Agrees, format!("it came back by itself after a reset: {ages}")));
+        }
+        if left > 0 {
+            run.warn(format!("it was not reset ({ages}): sending the reset again"));
+        }
+    }
+    Err(not_proven(run))
+}
+
+/// Whether firmware that was up for `before` when a reset was sent, `since` ago, and is up for `after` now was reset.
+///
+/// If it was not, it is up for `before + since`, else for `since` at most. The middle leaves room for a clock that is a
+/// few per cent off, as RC oscillators are.
+fn was_reset(before: Duration, since: Duration, after: Duration) -> bool {
+    after < since.saturating_add(before / 2)
+}
+
+/// How long the firmware has been up; `None` where it cannot tell.
+fn uptime(run: &Run<'_>, client: &mut Client<'_>) -> Result<Option<Duration>, FlashError> {
+    match client.uptime() {
+        Ok(uptime) => Ok(Some(uptime)),
+        Err(KlipperError::Missing { .. }) => Ok(None),
+        Err(error) => Err(no_answer(run, &error)),
+    }
+}
+
+fn not_proven(run: &Run<'_>) -> FlashError {
+    let message = format!(
+        "written, verified and seen running, but the device at {} was not reset by {RESETS} resets sent: that the resident \
+         bootloader starts the application could not be proven",
+        run.place()
+    );
+    run.failed(FlashError::new(ExitCode::Lost, FailureKind::DidNotReturn, BoardState::Written, message))
 }
 
 /// BOOT0 is still set, so that the boot path cannot be proven: asks the person to release it.
@@ -101,10 +154,7 @@ fn await_image<'a>(run: &mut Run<'a>, start: Start) -> Result<(Client<'a>, Dicti
     }
     let baud = run.image_baud();
     let link = open(run, baud)?;
-    let client = Client::connect(link, run.host.clock(), ANSWER_LIMIT).map_err(|error| {
-        let message = format!("written and verified, but no Klipper answers at {}: {error}", run.place());
-        run.failed(FlashError::new(ExitCode::Lost, FailureKind::DidNotReturn, BoardState::Written, message))
-    })?;
+    let client = Client::connect(link, run.host.clock(), ANSWER_LIMIT).map_err(|error| no_answer(run, &error))?;
     let dictionary = client.dictionary().clone();
     match &run.request.image.dictionary {
         Some(wanted) if wanted.sha256 == dictionary.sha256 => Ok((client, dictionary)),
@@ -123,6 +173,11 @@ fn await_image<'a>(run: &mut Run<'a>, start: Start) -> Result<(Client<'a>, Dicti
             )))
         }
     }
+}
+
+fn no_answer(run: &Run<'_>, error: &KlipperError) -> FlashError {
+    let message = format!("written and verified, but no Klipper answers at {}: {error}", run.place());
+    run.failed(FlashError::new(ExitCode::Lost, FailureKind::DidNotReturn, BoardState::Written, message))
 }
 
 /// Waits until Klipper has enumerated anew on the device's port.
