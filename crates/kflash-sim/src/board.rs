@@ -502,7 +502,7 @@ fn resident(kind: BootloaderKind, silicon: &Silicon, version: Option<&str>) -> R
     }
 }
 
-/// The boot ROM of an RP2040 on USB (`silicon.md` §3): mass storage and PICOBOOT, neither of them modelled.
+/// The boot ROM of an RP2040 on USB (RP2040 datasheet §2.8): mass storage and PICOBOOT, neither of them modelled.
 fn bootsel() -> UsbDescriptors {
     let body = [
         &[9, 4, 0, 0, 2, 8, 6, 0x50, 0][..],

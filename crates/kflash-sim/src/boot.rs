@@ -10,7 +10,8 @@ use crate::klipper_mcu::KlipperMcu;
 use crate::rom_dfu::RomDfu;
 use crate::silicon::{KATAPULT_REQUEST, KATAPULT_START, ROM_REQUEST};
 
-/// Katapult's window for the second of two resets: "between 10 and 500 ms" (`protocols.md` §6).
+/// Katapult's window for the second of two resets: between 10 and 500 ms after the first
+/// (Katapult `src/bootentry.c`).
 pub(crate) const DOUBLE_RESET: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Why a chip starts.

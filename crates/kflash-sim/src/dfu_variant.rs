@@ -1,6 +1,6 @@
-//! How the DfuSe bootloaders in ROM differ from family to family (`silicon.md` §1).
+//! How the DfuSe bootloaders in ROM differ from family to family.
 //!
-//! What was seen on a chip of the family is taken over; what was not follows the nearest relative.
+//! What was seen on a chip of the family is taken over (`tests/data/silicon`); what was not follows the nearest relative.
 
 use kflash::chip::{Chip, DfuQuirk, DfuSerial};
 
@@ -133,7 +133,7 @@ impl DfuVariant {
         Some(variant)
     }
 
-    /// F0 to F7, L0, L4+ (`silicon.md` §1.1). Timings are those of an F469 and an F745.
+    /// F0 to F7, L0, L4+: revision 22.00 in the device descriptor. Timings are those of an F469 and an F745.
     fn old_generation() -> Self {
         Self {
             id: (0x0483, 0xdf11),
@@ -173,7 +173,8 @@ impl DfuVariant {
     }
 }
 
-/// `%08X%04X` of (word 0 + word 2, upper half of word 1) of the unique id (`silicon.md` §1.7).
+/// `%08X%04X` of (word 0 + word 2, upper half of word 1) of the unique id
+/// (`tests/data/silicon/dfu_serial_vectors.csv`).
 pub(crate) fn serial_of(uid: &[u8; 12]) -> String {
     let word = |at: usize| u32::from_le_bytes([uid[at], uid[at + 1], uid[at + 2], uid[at + 3]]);
     format!("{:08X}{:04X}", word(0).wrapping_add(word(8)), word(4) >> 16)

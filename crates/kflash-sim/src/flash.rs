@@ -84,7 +84,8 @@ impl Nor {
             _ if chip.ecc => Rule::Blank,
             _ => Rule::ClearsBits,
         };
-        // Typical values of the data sheets; H7 and F7 as seen through their ROMs (silicon.md 1.3).
+        // Typical values of the data sheets; H7 and F7 as seen through their ROMs
+        // (tests/data/silicon/dfu_status_sequences.jsonl).
         let (erase_base, erase_per_kib, program) = match family {
             "stm32f0" | "stm32f1" | "stm32f3" | "gd32vf1" => (24_000, 0, 53),
             "stm32g0" | "stm32g4" | "stm32l4" => (22_000, 0, 85),

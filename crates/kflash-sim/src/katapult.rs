@@ -1,4 +1,4 @@
-//! Katapult, running: its frames, and what it does to the flash (`protocols.md` §6, Katapult's `protocol.md`).
+//! Katapult, running: its frames, and what it does to the flash (Katapult's `protocol.md`).
 
 use std::time::Duration;
 
@@ -326,7 +326,7 @@ fn frame(code: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Parts with the USBFS peripheral (`protocols.md` §6).
+/// Parts with the USBFS peripheral, whose endpoints Katapult double-buffers (Katapult `src/stm32/usbfs.c`).
 fn is_double_buffered(silicon: &Silicon) -> bool {
     ["stm32f0", "stm32f1", "stm32g0", "stm32g4", "stm32l4"].iter().any(|family| silicon.is(family))
 }
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_those_of_the_facts() {
+    fn frames_are_those_of_the_protocol() {
         assert_eq!(frame(NACK, &[]), [0x01, 0x88, 0xf1, 0, 0x68, 0x95, 0x99, 0x03]);
         assert_eq!(frame(ERROR, &[]), [0x01, 0x88, 0xf2, 0, 0x00, 0xbf, 0x99, 0x03]);
         assert_eq!(frame(CONNECT, &[]), [0x01, 0x88, 0x11, 0, 0xf1, 0x7c, 0x99, 0x03]);

@@ -1,6 +1,6 @@
 //! Klipper's serial framing as the micro-controller sees it: blocks, sequence numbers, variable-length integers.
 //!
-//! Written from `protocols.md` §1 and §10, apart from the driver's own.
+//! Written from Klipper's `docs/Protocol.md` and what real firmware answers, apart from the driver's own.
 
 use crate::crc::mcrf4xx;
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_those_of_the_facts() {
+    fn integers_are_those_of_the_protocol() {
         for (value, bytes) in [
             (95, &[0x5f][..]),
             (96, &[0x80, 0x60]),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_those_of_the_facts() {
+    fn blocks_are_those_of_the_protocol() {
         assert_eq!(block(1, &[]), [0x05, 0x11, 0x8f, 0x08, 0x7e]);
         assert_eq!(block(0, &[]), [0x05, 0x10, 0x9e, 0x81, 0x7e]);
         let content = [&[0, 0, 3][..], b"abc"].concat();

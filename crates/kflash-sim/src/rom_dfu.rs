@@ -1,5 +1,5 @@
 //! A DfuSe bootloader in ROM: DFU 1.1 with ST's commands (AN3156), as strict as the chips and with their ways
-//! (`silicon.md` §1).
+//! (`tests/data/silicon`).
 
 use std::time::Duration;
 
@@ -271,7 +271,7 @@ impl RomDfu {
                 self.status = OK;
                 done(Vec::new())
             }
-            // The way out of the H743's endless busy (`silicon.md` §1.4).
+            // The way out of the H743's endless busy that ST's own tool takes.
             State::DownloadBusy if self.busy.is_some_and(|busy| busy.endless) => {
                 self.stall(ERR_UNKNOWN);
                 done(Vec::new())

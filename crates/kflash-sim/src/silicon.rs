@@ -8,11 +8,12 @@ use kflash::chip::Chip;
 
 use crate::flash::Nor;
 
-/// The word by which Katapult is asked to stay (`protocols.md` §4).
+/// The word by which Katapult is asked to stay (Klipper `src/generic/armcm_reset.c`).
 pub(crate) const KATAPULT_REQUEST: u64 = 0x5984_e3fa_6ca1_589b;
-/// The word by which Katapult is told to start the application unchecked (`protocols.md` §6).
+/// The word by which Katapult is told to start the application unchecked (Katapult `src/canboot.h`).
 pub(crate) const KATAPULT_START: u64 = 0x7b06_ec45_a9a8_243d;
-/// The word by which Klipper, on its way up, is told to jump into ST's ROM: "USB BOOT" (`protocols.md` §4).
+/// The word by which Klipper, on its way up, is told to jump into ST's ROM: "USB BOOT" (Klipper
+/// `src/stm32/dfu_reboot.c`).
 pub(crate) const ROM_REQUEST: u64 = 0x5553_4220_424f_4f54;
 
 /// What a chip does by itself at some time.
@@ -57,7 +58,7 @@ impl Silicon {
         self.chip.ram.first().map_or(0, |ram| ram.end().0 - 1024)
     }
 
-    /// Whether Klipper knows the way into this chip's ROM DFU (`protocols.md` §4).
+    /// Whether Klipper knows the way into this chip's ROM DFU (Klipper `src/stm32/dfu_reboot.c`).
     pub(crate) fn klipper_jumps_to_rom(&self) -> bool {
         const FAMILIES: [&str; 7] = ["stm32f042", "stm32f072", "stm32f4", "stm32f7", "stm32g0", "stm32g4", "stm32h7"];
         self.chip.rom_dfu.is_some() && (FAMILIES.iter().any(|family| self.is(family)) || self.is("stm32l4"))

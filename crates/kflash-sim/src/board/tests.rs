@@ -1,4 +1,4 @@
-//! A board, driven by bytes from the facts.
+//! A board, driven by bytes as they go over the wire.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

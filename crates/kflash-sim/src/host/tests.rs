@@ -1,4 +1,4 @@
-//! The simulated host, driven by bytes from the facts.
+//! The simulated host, driven by bytes as they go over the wire.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
