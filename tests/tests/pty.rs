@@ -74,6 +74,7 @@ fn klipper_is_flashed_through_katapult_and_followed_to_another_tty() {
     let flash = host.flash(OCTOPUS, &[]);
     assert_eq!(flash.code, 0, "{flash:#?}");
     assert_eq!(flash.result["result"], "flashed");
+    assert!(flash.result["durations_ms"]["read-back"].as_u64() > Some(0), "{flash:#?}");
     assert_eq!(flash.result["simulated"], false);
     assert_eq!(flash.result["before"]["version"], "v0.13.0-730-g84104bbbd");
     assert_eq!(flash.result["now"]["version"], NEW);
