@@ -16,6 +16,7 @@ use kflash::chip::Chip;
 use kflash::discover::UsbPath;
 use kflash::klipper::dictionary::BuiltFor;
 use kflash_sim::board::{Contents, Options, VirtualBoard};
+use kflash_sim::dfu_variant::DfuVariant;
 use kflash_sim::firmware::TestImage;
 use kflash_sim::flash::Timing;
 use kflash_sim::mount::live::Live;
@@ -129,7 +130,7 @@ enum CableKind {
 enum TimingKind {
     /// As the data sheets say.
     Real,
-    /// No time at all.
+    /// No time at all, and a ROM bootloader that asks the host for none.
     Zero,
 }
 
@@ -175,8 +176,16 @@ impl Serve {
             TimingKind::Real => Timing::Real,
             TimingKind::Zero => Timing::Zero,
         };
-        let options =
-            Options { timing, katapult_cable: Some(cable), read_protected: self.read_protected, ..Options::default() };
+        let options = Options {
+            timing,
+            katapult_cable: Some(cable),
+            dfu: DfuVariant::of(&chip, &self.uid).map(|variant| match timing {
+                Timing::Real => variant,
+                Timing::Zero => variant.at_once(),
+            }),
+            read_protected: self.read_protected,
+            ..Options::default()
+        };
         let mut board = VirtualBoard::with_options(&profile, &chip, contents, options)?;
         let age = self.start(&mut board);
 

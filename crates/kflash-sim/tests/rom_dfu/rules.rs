@@ -170,3 +170,17 @@ fn a_power_cut_takes_the_half_done_erase_along() {
         assert_eq!(end.iter().any(|&byte| byte != 0xff), half, "{timing:?}");
     }
 }
+
+#[test]
+fn a_flash_that_takes_no_time_needs_no_waiting() {
+    let variant = DfuVariant::of(&chip("stm32f446xe"), &[0; 12]).unwrap().at_once();
+    let options = Options { timing: Timing::Zero, dfu: Some(variant), ..Options::default() };
+    let mut client = Client::with("stm32f446xe", [0; 12], options);
+    client.settle_idle();
+    let began = client.now;
+    assert_eq!(client.run(ERASE, START), [0, 0, 5]);
+    assert_eq!(client.run(SET_POINTER, START), [0, 0, 5]);
+    assert_eq!(client.write(2, &[0x5a; 2048]), [0, 0, 5]);
+    assert_eq!(client.now, began);
+    assert_eq!(client.board.flash()[..2048], [0x5a; 2048]);
+}
