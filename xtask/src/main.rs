@@ -1,5 +1,6 @@
 //! Chores of the workspace.
 
+mod bench;
 mod docs;
 
 use std::path::{Path, PathBuf};
@@ -16,12 +17,15 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Measures kflash: the wire, DFU beside dfu-util, detect, the size of the program
+    Bench(bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Chore::parse() {
         Chore::Docs { check: true } => docs::check(&root()),
         Chore::Docs { check: false } => docs::write(&root()),
+        Chore::Bench(args) => bench::run(&args),
     }
 }
 
