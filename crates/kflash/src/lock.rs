@@ -68,7 +68,8 @@ fn folders(root: &Path, last: Option<&Path>) -> Vec<PathBuf> {
 
 /// Opens the lock file, or makes it for every user to open.
 fn open(path: &Path) -> io::Result<File> {
-    let follow_no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    // Nor is waited for the other end of a FIFO that somebody left there.
+    let follow_no_link = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
     let open = |write: bool| OpenOptions::new().read(true).write(write).custom_flags(follow_no_link).open(path);
     // Not O_CREAT at once: with fs.protected_regular it is refused for another user's file in a sticky directory.
     match open(true) {
