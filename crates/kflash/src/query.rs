@@ -71,9 +71,10 @@ pub fn ask<'a>(
     // Reading registers of another chip than expected may fault it.
     if running.dictionary.mcu().is_some_and(|mcu| chip.is(mcu)) {
         match ask_chip(&mut client, chip, &mut running) {
-            // Firmware can be built without debug_read: then the chip stays silent about itself.
-            Ok(()) | Err(KlipperError::Missing { .. }) => {}
-            Err(error) => return Err(error),
+            Err(KlipperError::Link(error)) => return Err(error.into()),
+            // Firmware can be built without debug_read, or not answer it: then the chip stays silent about itself, and what
+            // the dictionary says is still known.
+            Ok(()) | Err(_) => {}
         }
     }
     Ok((client, running))
