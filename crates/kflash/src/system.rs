@@ -190,7 +190,10 @@ fn import(device: &Device, server: &str, busid: &str) -> Result<UsbipLink, LinkE
         }
         _ => UsbId::new(0, 0),
     };
-    if device.usb.as_ref().is_some_and(|usb| usb.id == id) { Ok(link) } else { Err(stale(busid, &device.place)) }
+    // Its port may hold another device of the same kind by now.
+    let is_meant =
+        |usb: &UsbIdentity| usb.id == id && link.device_id() == u32::from(usb.bus) << 16 | u32::from(usb.number);
+    if device.usb.as_ref().is_some_and(is_meant) { Ok(link) } else { Err(stale(busid, &device.place)) }
 }
 
 /// The character devices of a device: its tty and its usbfs node.

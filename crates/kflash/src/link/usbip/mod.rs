@@ -101,6 +101,11 @@ impl UsbipLink {
         Ok(link)
     }
 
+    /// Bus and number of the device on its server, which change with every enumeration: the number in the lower 16 bits.
+    pub fn device_id(&self) -> u32 {
+        self.device_id
+    }
+
     fn descriptor(&mut self, value: u16, length: u16) -> Result<Vec<u8>, LinkError> {
         self.control_in(Setup { request_type: 0x80, request: 0x06, value, index: 0 }, length, REQUEST_TIMEOUT)
     }
