@@ -55,7 +55,7 @@ fn dfu(chip: &Chip, head: Option<Vec<u8>>) -> Target {
         block_size: FlashSize(2048),
         sectors,
     };
-    Target { info, head }
+    Target { info, usb: None, head }
 }
 
 fn katapult(mcu: &str, app_start: u32) -> Target {
@@ -67,7 +67,7 @@ fn katapult(mcu: &str, app_start: u32) -> Target {
         block_size: FlashSize(64),
         sectors: Vec::new(),
     };
-    Target { info, head: None }
+    Target { info, usb: None, head: None }
 }
 
 /// The first bytes of a flash that holds Katapult.
@@ -81,6 +81,8 @@ struct Case {
     mode: Mode,
     running: Option<RunningFirmware>,
     target: Option<Target>,
+    /// The MCU that the device's product string names.
+    shown_mcu: Option<&'static str>,
 }
 
 impl Case {
@@ -93,12 +95,13 @@ impl Case {
             mode: Mode::Klipper,
             running: Some(running(&older, 0x0800_8000, Some(Resident::Katapult))),
             target: None,
+            shown_mcu: None,
         }
     }
 
     fn plan(&self) -> Result<Plan, Refusal> {
         let (profile, chip) = board(self.board);
-        let device = device(self.mode);
+        let device = Device { mcu: self.shown_mcu.map(str::to_owned), ..device(self.mode) };
         plan::make(&Known {
             profile: &profile,
             chip: &chip,
@@ -292,6 +295,16 @@ fn device_with_another_mcu() {
 }
 
 #[test]
+fn device_that_shows_another_mcu_and_does_not_answer() {
+    let mut case = Case::octopus();
+    case.running = None;
+    case.shown_mcu = Some("stm32h723xx");
+    case.refused_by("device's MCU is this board's");
+    case.shown_mcu = Some(F446);
+    case.plan().unwrap();
+}
+
+#[test]
 fn nothing_resident_before_the_application() {
     let mut case = Case::octopus();
     case.running.as_mut().unwrap().resident = Some(Resident::Nothing);
@@ -322,6 +335,113 @@ fn katapult_of_another_mcu() {
     let mut case = Case::octopus();
     case.target = Some(katapult("stm32f407xx", 0x0800_8000));
     case.refused_by("Katapult's MCU is this board's");
+}
+
+#[test]
+fn katapult_whose_blocks_do_not_end_with_a_page() {
+    // Its first page would be invalidated before the rest is found not to begin with a block.
+    let mut case = Case::octopus();
+    let mut target = katapult(F446, 0x0800_8000);
+    target.info.block_size = FlashSize(100);
+    case.target = Some(target);
+    case.refused_by("Katapult's blocks fill the flash's pages");
+}
+
+#[test]
+fn katapult_that_an_image_for_no_bootloader_would_overwrite() {
+    let (_, chip) = board("btt-octopus-v1.1-f446");
+    let mut case = Case::octopus();
+    case.image = image(&TestImage::klipper(F446, 0x0800_0000));
+    case.mode = Mode::Dfu;
+    case.running = None;
+    case.target = Some(dfu(&chip, Some(katapult_head())));
+    case.refused_by("no Katapult is overwritten");
+    case.target = Some(dfu(&chip, Some(TestImage::klipper(F446, 0x0800_0000).build())));
+    assert_eq!(case.plan().unwrap().route.id, "dfu");
+}
+
+#[test]
+fn a_dfu_bootloader_of_another_maker() {
+    let (_, chip) = board("btt-octopus-v1.1-f446");
+    let mut case = Case::octopus();
+    case.image = image(&TestImage::klipper(F446, 0x0800_0000));
+    case.mode = Mode::Dfu;
+    case.running = None;
+    let shows = |vendor, product| {
+        let usb = UsbIdentity { id: UsbId::new(vendor, product), ..device(Mode::Dfu).usb.unwrap() };
+        Some(Target { usb: Some(usb), ..dfu(&chip, Some(vec![0; 1024])) })
+    };
+    case.target = shows(0x28e9, 0x0189);
+    case.refused_by("bootloader in ROM is ST's");
+    case.target = shows(0x0483, 0xdf11);
+    case.plan().unwrap();
+}
+
+#[test]
+fn the_dfu_serial_that_follows_from_the_chip_id_proves_the_chip() {
+    let name = "chip in DFU is the one that ran Klipper";
+    let (_, chip) = board("btt-ebb36-v1.2");
+    let mcu = chip.mcu[0].as_str();
+    let start = chip.flash_start.0;
+    let older = TestImage::klipper(mcu, start).version("v0.12.0-1-gaaaaaaaa");
+    // A chip and its DFU serial number, as seen: 2B0007000C50425539393020 and 203739645542.
+    let uid = [0x0007_002b, 0x5542_500c, 0x2030_3939];
+    let verdict = |target: Option<&str>, uid| {
+        let target = target.map(|serial| {
+            let usb = UsbIdentity {
+                id: UsbId::new(0x0483, 0xdf11),
+                serial: Some(serial.into()),
+                ..device(Mode::Dfu).usb.unwrap()
+            };
+            Target { usb: Some(usb), ..dfu(&chip, Some(vec![0; 1024])) }
+        });
+        let case = Case {
+            board: "btt-ebb36-v1.2",
+            image: image(&TestImage::klipper(mcu, start)),
+            running: Some(RunningFirmware { uid, ..running(&older, start, None) }),
+            target,
+            ..Case::octopus()
+        };
+        let plan = case.plan().unwrap();
+        plan.checks.iter().find(|check| check.name == name).map(|check| check.verdict)
+    };
+    assert_eq!(verdict(None, Some(uid)), Some(Verdict::Pending));
+    assert_eq!(verdict(Some("203739645542"), Some(uid)), Some(Verdict::Agrees));
+    assert_eq!(verdict(Some("203739645543"), Some(uid)), Some(Verdict::NotProvable), "a mismatch proves nothing");
+    assert_eq!(verdict(Some("203739645542"), None), Some(Verdict::NotProvable));
+}
+
+#[test]
+fn no_check_is_pending_once_the_bootloader_is_entered() {
+    let (_, chip) = board("btt-octopus-v1.1-f446");
+    for target in [katapult(F446, 0x0800_8000), dfu(&chip, Some(katapult_head()))] {
+        let mut case = Case::octopus();
+        // Firmware that cannot tell what it runs behind.
+        case.running.as_mut().unwrap().resident = None;
+        case.running.as_mut().unwrap().app_start = None;
+        assert!(case.plan().unwrap().checks.iter().any(|check| check.verdict == Verdict::Pending));
+        case.target = Some(target);
+        let plan = case.plan().unwrap();
+        assert!(plan.checks.iter().all(|check| check.verdict != Verdict::Pending), "{:#?}", plan.checks);
+    }
+}
+
+#[test]
+fn whole_blocks_past_the_end_of_the_address_space() {
+    let (mut profile, mut chip) = board("btt-octopus-v1.1-f446");
+    let start = FlashAddr(0xffff_0000);
+    chip.flash_start = start;
+    chip.sectors = "63*1K".to_owned().try_into().unwrap();
+    profile.bootloaders.retain(|bootloader| bootloader.id == "katapult");
+    profile.bootloaders[0].app_start = start;
+    profile.routes.retain(|route| route.bootloader == "katapult");
+    let mut image = image(&TestImage::klipper(F446, 0x0800_8000).size(0xffff));
+    image.start = None;
+    let device = device(Mode::Klipper);
+    let known = Known { profile: &profile, chip: &chip, image: &image, device: &device, running: None, target: None };
+    let refusal = plan::make(&known).unwrap_err();
+    let names: Vec<_> = refusal.disagreements().map(|check| check.name.as_str()).collect();
+    assert_eq!(names, ["image fits the flash"]);
 }
 
 #[test]

@@ -43,9 +43,9 @@ impl FlashRange {
         Some(Self { start, size: FlashSize(end.0.checked_sub(start.0)?) })
     }
 
-    /// One past the last address.
+    /// One past the last address; the last address of all for a range, made by hand, that passes it.
     pub fn end(self) -> FlashAddr {
-        FlashAddr(self.start.0 + self.size.0)
+        FlashAddr(self.start.0.saturating_add(self.size.0))
     }
 
     /// Whether there is no byte in it.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::board::{Entry, Route};
+use crate::addr::{FlashRange, FlashSize};
+use crate::board::{Cable, Entry, Route};
 use crate::discover::{Device, DiscoverError, Mode};
 use crate::event::{Event, Phase};
 use crate::exit::ExitCode;
@@ -11,7 +12,7 @@ use crate::follow::{self, Waited};
 use crate::klipper::client::Client;
 use crate::klipper::request;
 use crate::link::LinkError;
-use crate::plan::{Plan, Target};
+use crate::plan::{Plan, Target, cable_of};
 use crate::proto::dfuse::DfuSe;
 use crate::proto::katapult::{self, Katapult};
 use crate::proto::{Bootloader, ProtoError, Protocol};
@@ -44,6 +45,7 @@ pub(crate) struct Entered<'a> {
 
 /// Brings the device into the bootloader of the plan's route and connects to it.
 pub(crate) fn enter<'a>(run: &mut Run<'a>, plan: &Plan) -> Result<Entered<'a>, FlashError> {
+    let mut board = if run.running.is_some() { BoardState::RunsAsBefore } else { BoardState::Untouched };
     match run.device.mode {
         Mode::Katapult | Mode::Dfu => {
             run.begin(Phase::Enter, format!("{} is in its bootloader already", run.place()));
@@ -55,7 +57,7 @@ pub(crate) fn enter<'a>(run: &mut Run<'a>, plan: &Plan) -> Result<Entered<'a>, F
                 return connect(run, plan, false);
             }
         }
-        _ if plan.route.protocol == Protocol::Katapult => {
+        _ if cable_of(&run.found) == Cable::Uart => {
             if let (Some(baud), true) = (run.running_baud, plan.route.enter.contains(&Entry::UartRequest)) {
                 run.begin(Phase::Enter, format!("asking Klipper at {} for its bootloader", run.place()));
                 request_on_uart(run, baud)?;
@@ -66,13 +68,19 @@ pub(crate) fn enter<'a>(run: &mut Run<'a>, plan: &Plan) -> Result<Entered<'a>, F
                 }
             }
             match connect(run, plan, run.running.is_none()) {
-                Err(error) if error.kind == FailureKind::DidNotEnter => {}
+                // It may have left Klipper, for a bootloader that speaks at another rate or not at all.
+                Err(error) if error.kind == FailureKind::DidNotEnter => {
+                    if run.running.is_some() && !runs_again(run) {
+                        board = BoardState::Unknown;
+                    }
+                }
                 connected => return connected,
             }
         }
-        _ => run.begin(Phase::Enter, format!("{} is in no known mode", run.place())),
+        // Nothing is sent to what cannot be known to listen.
+        _ => run.begin(Phase::Enter, format!("the device at {} is neither in Klipper nor a bootloader", run.place())),
     }
-    by_hand(run, plan)?;
+    by_hand(run, plan, board)?;
     connect(run, plan, true)
 }
 
@@ -91,9 +99,11 @@ fn left_meanwhile(run: &mut Run<'_>, error: FlashError) -> FlashError {
 /// Ends a run that erased nothing: starts the application again if one ran. Returns `failure` with the board's true state.
 pub(crate) fn put_back(run: &mut Run<'_>, mut entered: Entered<'_>, mut failure: FlashError) -> FlashError {
     failure.board = BoardState::InBootloader;
-    if let Some(app_start) = run.running.as_ref().map(|running| running.app_start) {
-        let start = app_start.or(entered.target.info.app_start);
-        let started = start.is_some_and(|start| entered.bootloader.start(start).is_ok());
+    if run.running.is_some() || run.found.mode == Mode::Klipper {
+        let ran_at = run.running.as_ref().and_then(|running| running.app_start);
+        // Where nothing tells, as a reset does.
+        let start = entered.target.info.app_start.or(ran_at).unwrap_or(run.request.chip.flash_start);
+        let started = entered.bootloader.start(start).is_ok();
         drop(entered);
         if started && runs_again(run) {
             failure.board = BoardState::RunsAsBefore;
@@ -126,7 +136,8 @@ fn touch(run: &mut Run<'_>) -> Result<bool, FlashError> {
     match request::touch_1200(link.as_mut(), run.host.clock()) {
         // The device may leave while the last request is still under way.
         Ok(()) | Err(LinkError::Gone) => {}
-        Err(error) => return Err(failed(&error)),
+        // The firmware may have heard it all the same.
+        Err(error) => return Err(FlashError { board: BoardState::Unknown, ..failed(&error) }),
     }
     drop(link);
     let in_bootloader = |device: &Device| matches!(device.mode, Mode::Katapult | Mode::Dfu);
@@ -174,7 +185,8 @@ fn request_on_uart(run: &mut Run<'_>, baud: u32) -> Result<(), FlashError> {
         run.failed(FlashError::link(&doing, error, BoardState::Untouched, ExitCode::Enter))
     };
     let mut link = run.open_serial(baud).map_err(|error| failed(run, &error))?;
-    request::uart_request(link.as_mut(), run.host.clock()).map_err(|error| failed(run, &error))?;
+    request::uart_request(link.as_mut(), run.host.clock())
+        .map_err(|error| FlashError { board: BoardState::Unknown, ..failed(run, &error) })?;
     run.host.clock().sleep(UART_ENTRY);
     Ok(())
 }
@@ -200,8 +212,8 @@ fn reset_twice(run: &mut Run<'_>, plan: &Plan) -> Result<(), FlashError> {
     }
 }
 
-/// Tells the person what to do and waits until a bootloader is there.
-fn by_hand(run: &mut Run<'_>, plan: &Plan) -> Result<(), FlashError> {
+/// Tells the person what to do and waits until a bootloader is there. `board`: its state until then.
+fn by_hand(run: &mut Run<'_>, plan: &Plan, board: BoardState) -> Result<(), FlashError> {
     let hands = &run.request.profile.hands;
     let instruction = plan.route.enter.iter().find_map(|entry| match entry {
         Entry::DoubleReset => hands.double_reset.clone(),
@@ -210,15 +222,9 @@ fn by_hand(run: &mut Run<'_>, plan: &Plan) -> Result<(), FlashError> {
     });
     let Some(instruction) = instruction else {
         let message = format!("no way into the bootloader of {} is left to try", plan.board);
-        return Err(run.failed(FlashError::new(
-            ExitCode::Enter,
-            FailureKind::DidNotEnter,
-            BoardState::RunsAsBefore,
-            message,
-        )));
+        return Err(run.failed(FlashError::new(ExitCode::Enter, FailureKind::DidNotEnter, board, message)));
     };
     let kind = FailureKind::HandsNeeded { instruction: instruction.clone() };
-    let board = if run.running.is_some() { BoardState::RunsAsBefore } else { BoardState::Untouched };
     if !run.hands {
         let message =
             format!("the device at {} can enter its bootloader by hand only, and nobody is at a terminal", run.place());
@@ -258,7 +264,10 @@ fn wait_on_uart(run: &mut Run<'_>, route: &Route, kind: FailureKind) -> Result<(
             return Err(run.failed(failure));
         }
         let baud = route.bootloader_baud.unwrap_or(KATAPULT_BAUD);
-        let Ok(link) = run.open_serial(baud) else { break };
+        let link = run.open_serial(baud).map_err(|error| {
+            let doing = format!("cannot use the port of {}", run.place());
+            run.failed(FlashError::link(&doing, &error, BoardState::Unknown, ExitCode::Enter))
+        })?;
         if Katapult::connect(link, run.host.clock(), false).is_ok() {
             return Ok(());
         }
@@ -276,7 +285,7 @@ fn connect<'a>(run: &mut Run<'a>, plan: &Plan, by_hand: bool) -> Result<Entered<
     };
     warn_of_another_serial(run, protocol);
     let host = run.host;
-    let mut bootloader: Box<dyn Bootloader + 'a> = match protocol {
+    let bootloader: Box<dyn Bootloader + 'a> = match protocol {
         Protocol::Katapult => {
             let baud = plan.route.bootloader_baud.unwrap_or(KATAPULT_BAUD);
             let link = patiently(run, |run| run.open_serial(baud))?;
@@ -291,24 +300,31 @@ fn connect<'a>(run: &mut Run<'a>, plan: &Plan, by_hand: bool) -> Result<Entered<
         }
     };
     let info = bootloader.info().clone();
-    let head = match protocol {
-        Protocol::Katapult => None,
-        Protocol::Dfuse => read_head(run, bootloader.as_mut(), plan)?,
-    };
-    Ok(Entered { bootloader, target: Target { info, head }, by_hand })
+    let usb = run.device.usb.clone();
+    let mut entered = Entered { bootloader, target: Target { info, usb, head: None }, by_hand };
+    if protocol == Protocol::Dfuse {
+        match read_head(run, entered.bootloader.as_mut()) {
+            Ok(head) => entered.target.head = Some(head),
+            // The chip is read-protected.
+            Err(ProtoError::Status { .. }) => {}
+            // Its own layout has no such flash, or none that it reads out.
+            Err(error @ ProtoError::Unsupported { .. }) => {
+                let message = format!("the bootloader at {} does not fit {}: {error}", run.place(), plan.board);
+                let kind = FailureKind::CheckFailed;
+                let refused = FlashError::new(ExitCode::Refused, kind, BoardState::InBootloader, message);
+                return Err(put_back(run, entered, refused));
+            }
+            Err(error) => return Err(did_not_enter(run, &error)),
+        }
+    }
+    Ok(entered)
 }
 
-/// The first bytes of the flash: what lies before the application, or at least that the chip lets itself be read.
-fn read_head(run: &Run<'_>, bootloader: &mut dyn Bootloader, plan: &Plan) -> Result<Option<Vec<u8>>, FlashError> {
-    let flash = run.request.chip.flash_start;
-    let before = plan.app_start.0.saturating_sub(flash.0);
-    let size = if before == 0 { bootloader.info().block_size.0.min(1024) } else { before.min(RESIDENT_READ) };
-    let range = crate::addr::FlashRange { start: flash, size: crate::addr::FlashSize(size) };
-    match bootloader.read(range, &mut |_| ()) {
-        Ok(head) => Ok(Some(head)),
-        Err(ProtoError::Status { .. }) => Ok(None),
-        Err(error) => Err(did_not_enter(run, &error)),
-    }
+/// The first bytes of the flash, where a resident bootloader lies.
+fn read_head(run: &Run<'_>, bootloader: &mut dyn Bootloader) -> Result<Vec<u8>, ProtoError> {
+    let flash = run.request.chip.flash();
+    let size = flash.size.0.min(RESIDENT_READ);
+    bootloader.read(FlashRange { start: flash.start, size: FlashSize(size) }, &mut |_| ())
 }
 
 fn did_not_enter(run: &Run<'_>, error: &dyn std::error::Error) -> FlashError {
@@ -326,8 +342,7 @@ fn patiently<'a, T>(
         match open(run) {
             Ok(link) => return Ok(link),
             Err(error) if run.host.clock().now() >= deadline => {
-                let doing = format!("cannot open the bootloader at {}", run.place());
-                return Err(run.failed(FlashError::link(&doing, &error, BoardState::InBootloader, ExitCode::Enter)));
+                return Err(run.failed(cannot_open(run, &error)));
             }
             Err(_) => run.host.clock().sleep(NODE_POLL),
         }
@@ -335,6 +350,17 @@ fn patiently<'a, T>(
             run.device = device;
         }
     }
+}
+
+fn cannot_open(run: &Run<'_>, error: &LinkError) -> FlashError {
+    let board = match run.device.mode {
+        Mode::Katapult | Mode::Dfu => BoardState::InBootloader,
+        _ => BoardState::Unknown,
+    };
+    let doing = format!("cannot open the bootloader at {}", run.place());
+    let failure = FlashError::link(&doing, error, board, ExitCode::Enter);
+    // "Busy" and "denied" promise that nothing was done to the board, which has left its application by now.
+    if run.found.mode == run.device.mode { failure } else { FlashError { exit: ExitCode::Enter, ..failure } }
 }
 
 /// Another serial number on the same traced port is told, not refused: bootloaders make their own.

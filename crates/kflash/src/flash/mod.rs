@@ -214,6 +214,11 @@ fn prepare<'a>(run: &mut Run<'a>, first: &Plan) -> Result<(Entered<'a>, Plan), F
         return Err(run.failed(FlashError { board: BoardState::Untouched, ..interrupted() }));
     }
     let entered = enter::enter(run, first)?;
+    // It may have come to another bootloader than was planned, with dangers of its own.
+    let warnings = run.known(None).warnings(entered.target.info.protocol);
+    for warning in warnings.into_iter().filter(|warning| !first.warnings.contains(warning)) {
+        run.emit(Event::Warning { text: warning.text });
+    }
     match plan::make(&run.known(Some(&entered.target))) {
         Ok(plan) => {
             for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {

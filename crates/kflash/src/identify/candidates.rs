@@ -9,7 +9,7 @@ use crate::proto::Protocol;
 /// The id of the RP2040's boot ROM.
 const RP2040_BOOT: UsbId = UsbId::new(0x2e8a, 0x0003);
 /// The id of ST's ROM bootloader.
-const ST_DFU: UsbId = UsbId::new(0x0483, 0xdf11);
+pub(crate) const ST_DFU: UsbId = UsbId::new(0x0483, 0xdf11);
 
 /// The boards that nothing contradicts, those with the most evidence first.
 pub fn candidates(device: &Device, boards: &[(Profile, Chip)]) -> Vec<Candidate> {

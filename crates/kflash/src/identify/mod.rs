@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub(crate) use self::candidates::ST_DFU;
 pub use self::candidates::candidates;
 pub use self::select::{SelectError, describe, select};
 pub use self::selector::ParseSelectorError;

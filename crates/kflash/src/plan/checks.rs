@@ -3,9 +3,13 @@
 use crate::addr::{FlashAddr, FlashRange};
 use crate::board::Cable;
 use crate::chip::{DfuQuirk, DfuSerial};
+use crate::discover::Mode;
 use crate::event::{Check, Verdict};
+use crate::identify::ST_DFU;
 use crate::klipper::dictionary::BuiltFor;
 use crate::proto::Protocol;
+use crate::proto::dfuse::rom_serial;
+use crate::query::{self, Resident};
 
 use super::Known;
 use super::operations::Layout;
@@ -21,10 +25,14 @@ fn open(name: &str, verdict: Verdict, evidence: &str) -> Check {
     Check { name: name.into(), verdict, evidence: evidence.into() }
 }
 
+fn carries(known: &Known<'_>) -> String {
+    format!("{} carries {}", known.profile.id, known.chip.mcu.join(" or "))
+}
+
 /// Checks of the image alone and against the chip that the board carries.
 pub fn image(known: &Known<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let board = format!("{} carries {}", known.profile.id, known.chip.mcu.join(" or "));
+    let board = carries(known);
     match &known.image.dictionary {
         Some(dictionary) => {
             let mcu = dictionary.mcu().unwrap_or("no MCU at all");
@@ -100,6 +108,11 @@ pub fn placement(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout, image:
 pub fn running(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Check> {
     let mut checks = Vec::new();
     let Some(running) = known.running else {
+        // A hint that proves nothing; but a device that contradicts the board is not asked to leave for its bootloader.
+        if let Some(mcu) = &known.device.mcu {
+            let evidence = format!("its USB product string names {mcu}; {}", carries(known));
+            checks.push(check("device's MCU is this board's", known.chip.is(mcu), evidence));
+        }
         return checks;
     };
     let mcu = running.dictionary.mcu().unwrap_or("no MCU at all");
@@ -117,7 +130,7 @@ pub fn running(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<C
         None if chosen.route.protocol == Protocol::Dfuse => checks.push(open(
             "image starts where the running application does",
             Verdict::NotProvable,
-            "this chip cannot tell where its vector table lies",
+            "neither the chip nor the running firmware tells where its vector table lies",
         )),
         None => {}
     }
@@ -152,6 +165,10 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
             let mcu = info.mcu.as_deref().unwrap_or("no MCU");
             let start = info.app_start.map_or("no address".to_owned(), |start| start.to_string());
             let wanted = chosen.bootloader.app_start;
+            let block = layout.block.0;
+            let unit = block.max(known.chip.program_unit.0);
+            let whole =
+                unit.is_multiple_of(block) && layout.sectors.iter().all(|page| page.size.0.is_multiple_of(unit));
             vec![
                 check(
                     "Katapult starts the application there",
@@ -159,6 +176,12 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
                     format!("Katapult says {start}; image is for {wanted}"),
                 ),
                 check("Katapult's MCU is this board's", known.chip.is(mcu), format!("Katapult says {mcu}")),
+                // The first page is written apart from the rest, which must begin with a block of its own.
+                check(
+                    "Katapult's blocks fill the flash's pages",
+                    whole,
+                    format!("Katapult takes blocks of {block} bytes"),
+                ),
             ]
         }
         (Protocol::Dfuse, Some(target)) => {
@@ -192,6 +215,18 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
                     },
                 ),
             ];
+            if let Some(usb) = &target.usb {
+                let evidence = format!("it shows {}; ST's shows {ST_DFU}", usb.id);
+                checks.push(check("bootloader in ROM is ST's", usb.id == ST_DFU, evidence));
+            }
+            if let (Some(head), true) = (&target.head, chosen.bootloader.app_start == known.chip.flash_start) {
+                let katapult = query::resident_in(head, known.chip) == Resident::Katapult;
+                let evidence = match katapult {
+                    true => "flash begins with Katapult, and so does the image: build it for the start behind Katapult",
+                    false => "flash does not begin with Katapult",
+                };
+                checks.push(check("no Katapult is overwritten", !katapult, evidence.into()));
+            }
             let quirks = known.chip.rom_dfu.as_ref().map_or(&[][..], |rom| &rom.quirks);
             if quirks.contains(&DfuQuirk::LayoutTooLarge) {
                 let evidence = "this bootloader is known to list more flash than there is";
@@ -212,13 +247,37 @@ pub fn not_provable(known: &Known<'_>, chosen: &Chosen<'_>) -> Vec<Check> {
             "the dictionary holds the CPU clock, not the crystal",
         ));
     }
-    let serial = known.chip.rom_dfu.as_ref().map(|rom| &rom.serial);
-    if chosen.route.protocol == Protocol::Dfuse && !matches!(serial, Some(DfuSerial::Uid)) {
-        checks.push(open(
-            "chip in DFU is the one that ran Klipper",
-            Verdict::NotProvable,
-            "its DFU serial number is no chip id: the USB port path alone identifies it",
-        ));
+    if chosen.route.protocol == Protocol::Dfuse {
+        checks.push(identity_in_dfu(known));
     }
     checks
+}
+
+/// Whether the chip in DFU is the one that is meant: a serial number that follows from the chip id proves it; any other
+/// proves nothing either way.
+fn identity_in_dfu(known: &Known<'_>) -> Check {
+    if known.device.mode == Mode::Dfu {
+        let evidence =
+            format!("chips of a kind look alike in DFU: that it is at {} is all there is", known.device.place);
+        return open("chip in DFU is this board's", Verdict::NotProvable, &evidence);
+    }
+    let name = "chip in DFU is the one that ran Klipper";
+    if !matches!(&known.chip.rom_dfu, Some(rom) if rom.serial == DfuSerial::Uid) {
+        let evidence = "its DFU serial number is no chip id: the USB port path alone identifies it";
+        return open(name, Verdict::NotProvable, evidence);
+    }
+    let Some(target) = known.target else {
+        return open(name, Verdict::Pending, "its DFU serial number may tell");
+    };
+    let shown = target.usb.as_ref().and_then(|usb| usb.serial.as_deref());
+    match (known.running.and_then(|running| running.uid), shown) {
+        (Some(uid), Some(shown)) if rom_serial(uid) == shown => {
+            check(name, true, format!("its DFU serial number {shown} follows from the chip id that Klipper read"))
+        }
+        _ => open(
+            name,
+            Verdict::NotProvable,
+            "its DFU serial number does not tell: the USB port path alone identifies it",
+        ),
+    }
 }

@@ -16,7 +16,7 @@ pub use self::route::cable_of;
 use crate::addr::{FlashAddr, FlashRange};
 use crate::board::{BoardWarning, BootloaderKind, Profile, Route, WarningTime};
 use crate::chip::Chip;
-use crate::discover::Device;
+use crate::discover::{Device, UsbIdentity};
 use crate::event::{Check, Verdict};
 use crate::image::{Image, PlacedImage};
 use crate::proto::{Protocol, TargetInfo};
@@ -44,6 +44,8 @@ pub struct Known<'a> {
 pub struct Target {
     /// What the bootloader says of itself.
     pub info: TargetInfo,
+    /// What USB says of it; `None` on a UART.
+    pub usb: Option<UsbIdentity>,
     /// The first bytes of the flash, where the bootloader reads them out.
     #[serde(skip)]
     pub head: Option<Vec<u8>>,
@@ -180,7 +182,12 @@ pub fn make(known: &Known<'_>) -> Result<Plan, Refusal> {
             return Err(Refusal { checks, protected: false });
         }
     };
-    let layout = Layout::new(known, &chosen, image.range());
+    let Some(layout) = Layout::new(known, &chosen, image.range()) else {
+        let evidence =
+            format!("image takes {}, which whole blocks take past the end of the address space", image.range());
+        checks.push(Check { name: "image fits the flash".into(), verdict: Verdict::Disagrees, evidence });
+        return Err(Refusal { checks, protected: false });
+    };
     checks.extend(checks::placement(known, &chosen, &layout, image.range()));
     checks.extend(checks::running(known, &chosen, &layout));
     checks.extend(checks::target(known, &chosen, &layout));
@@ -239,7 +246,8 @@ impl Known<'_> {
         }
     }
 
-    fn warnings(&self, protocol: Protocol) -> Vec<BoardWarning> {
+    /// The dangers of the board that hold in a bootloader of this protocol.
+    pub fn warnings(&self, protocol: Protocol) -> Vec<BoardWarning> {
         let holds = |warning: &&BoardWarning| match warning.when {
             WarningTime::Always => true,
             WarningTime::RomBootloader => protocol == Protocol::Dfuse,

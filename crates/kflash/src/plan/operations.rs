@@ -26,8 +26,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Rounds `image` up to what the protocol and the chip write at once, and finds its sectors.
-    pub fn new(known: &Known<'_>, chosen: &Chosen<'_>, image: FlashRange) -> Self {
+    /// Rounds `image` up to what the protocol and the chip write at once, and finds its sectors. `None` where that passes
+    /// the end of the address space.
+    pub fn new(known: &Known<'_>, chosen: &Chosen<'_>, image: FlashRange) -> Option<Self> {
         let usual = match chosen.route.protocol {
             Protocol::Katapult => USUAL_KATAPULT_BLOCK,
             Protocol::Dfuse => USUAL_DFU_TRANSFER,
@@ -38,9 +39,10 @@ impl Layout {
             Protocol::Katapult => block.0.max(known.chip.program_unit.0),
             Protocol::Dfuse => known.chip.program_unit.0,
         };
-        let written = FlashRange { start: image.start, size: FlashSize(image.size.0.next_multiple_of(unit)) };
+        let size = image.size.0.checked_next_multiple_of(unit)?;
+        let written = FlashRange::new(image.start, FlashSize(size))?;
         let sectors = known.sectors().filter(|sector| sector.overlaps(written)).collect();
-        Self { written, sectors, block }
+        Some(Self { written, sectors, block })
     }
 
     fn after(&self, addr: FlashAddr) -> Option<FlashRange> {

@@ -97,11 +97,14 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
                 Resident::Nothing => false,
             },
         )?,
-        None if behind_another && spoken != Some(Protocol::Katapult) => narrowing.checks.push(Check {
-            name: "resident bootloader is the one presumed".into(),
-            verdict: Verdict::Pending,
-            evidence: "the application starts behind one; it is read once the bootloader is entered".into(),
-        }),
+        None if behind_another => {
+            let (verdict, evidence) = match spoken {
+                Some(Protocol::Katapult) => (Verdict::Agrees, "Katapult itself answers"),
+                _ => (Verdict::Pending, "the application starts behind one; it is read once the bootloader is entered"),
+            };
+            let name = "resident bootloader is the one presumed".into();
+            narrowing.checks.push(Check { name, verdict, evidence: evidence.into() });
+        }
         None => {}
     }
     narrowing.left.first().copied()
