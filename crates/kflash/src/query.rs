@@ -70,11 +70,10 @@ pub fn ask<'a>(
     let mut running = RunningFirmware { dictionary, app_start: None, flash_size: None, uid: None, resident: None };
     // Reading registers of another chip than expected may fault it.
     if running.dictionary.mcu().is_some_and(|mcu| chip.is(mcu)) {
-        match ask_chip(&mut client, chip, &mut running) {
-            Err(KlipperError::Link(error)) => return Err(error.into()),
-            // Firmware can be built without debug_read, or not answer it: then the chip stays silent about itself, and what
-            // the dictionary says is still known.
-            Ok(()) | Err(_) => {}
+        // Firmware can be built without debug_read, or not answer it: then the chip stays silent about itself, and what the
+        // dictionary says is still known.
+        if let Err(KlipperError::Link(error)) = ask_chip(&mut client, chip, &mut running) {
+            return Err(error.into());
         }
     }
     Ok((client, running))

@@ -221,9 +221,10 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
             }
             if let (Some(head), true) = (&target.head, chosen.bootloader.app_start == known.chip.flash_start) {
                 let katapult = query::resident_in(head, known.chip) == Resident::Katapult;
-                let evidence = match katapult {
-                    true => "flash begins with Katapult, and so does the image: build it for the start behind Katapult",
-                    false => "flash does not begin with Katapult",
+                let evidence = if katapult {
+                    "flash begins with Katapult, and the image starts there, too: build it for the start behind Katapult"
+                } else {
+                    "flash does not begin with Katapult"
                 };
                 checks.push(check("no Katapult is overwritten", !katapult, evidence.into()));
             }
