@@ -3,7 +3,8 @@
 use super::{Format, Image, MAX_FILE};
 use crate::addr::{FlashAddr, FlashRange, FlashSize};
 
-/// An image at its final address, as one run of bytes. Gaps between segments are `ff`.
+/// An image at its final address, as one run of bytes. Gaps between segments are `ff`, as erased flash; those of an ELF
+/// are zeros, as in the .bin that is made of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlacedImage {
     start: FlashAddr,
@@ -44,7 +45,10 @@ impl Image {
         if range.size.0 as usize > MAX_FILE {
             return Err(PlaceError::TooFarApart(range));
         }
-        let mut data = vec![0xff; range.size.0 as usize];
+        // `objcopy -O binary` fills with zeros where no --gap-fill is given (GNU binutils). Klipper's build has such a gap before .data:
+        // a board that holds klipper.bin holds klipper.elf, too.
+        let gap = if self.format == Format::Elf { 0 } else { 0xff };
+        let mut data = vec![gap; range.size.0 as usize];
         for segment in &self.segments {
             let at = (segment.addr.0 - range.start.0) as usize;
             data[at..at + segment.data.len()].copy_from_slice(&segment.data);

@@ -59,6 +59,15 @@ fn text_and_data_follow_each_other_in_flash() {
 }
 
 #[test]
+fn placed_it_is_the_bin_that_objcopy_makes_of_it() {
+    // As in a Klipper build whose .text is no multiple of four bytes: .data is aligned behind it.
+    let loads: [(u32, &[u8], u32); 2] = [(0x0800_8000, &[1; 98], 0), (0x0800_8064, &[2; 20], 700)];
+    let image = Image::parse(&encode(ARM, EXECUTABLE, &loads)).unwrap();
+    let placed = image.placed(FlashAddr(0x0800_8000)).unwrap();
+    assert_eq!(placed.bytes(placed.range()), [&[1; 98][..], &[0; 2], &[2; 20]].concat());
+}
+
+#[test]
 fn what_is_no_firmware() {
     let error = |file: &[u8]| Image::parse(file).unwrap_err().to_string();
     let load: [(u32, &[u8], u32); 1] = [(0x0800_8000, FIRMWARE, 0)];
