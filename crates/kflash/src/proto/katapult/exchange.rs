@@ -33,7 +33,7 @@ const DRAIN: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A run that was cut off may have left the front of a frame in the device, which swallows what comes until the frame is
 /// full. Holds no `01`, where it looks for the next one.
-const FILLER: [u8; 128] = [0; 128];
+pub(super) const FILLER: [u8; 128] = [0; 128];
 /// No answer takes a break of this length; after broken bytes the rest has arrived by then.
 const GAP: Duration = Duration::from_millis(250);
 /// How long Katapult is still waited for after Klipper was heard: the last words of the firmware that was just left.
