@@ -74,8 +74,9 @@ impl SystemHost {
 
     /// Who holds the nodes of each device open, in one walk through `/proc`.
     pub fn holders_of(&self, devices: &[Device]) -> Vec<Holders> {
-        let open = Open::look(&self.root);
-        let holders = devices.iter().map(|device| match (&open, &numbers(device)[..]) {
+        let numbers: Vec<_> = devices.iter().map(numbers).collect();
+        let open = Open::look(&self.root, &numbers.iter().flatten().copied().collect());
+        let holders = numbers.iter().map(|numbers| match (&open, &numbers[..]) {
             (None, _) | (_, []) => Holders::Unknown,
             (Some(open), numbers) => open.holders(numbers),
         });

@@ -5,8 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
-
+use super::folder::Folder;
 use crate::host::{Holder, Holders};
 
 /// Inode of the first PID namespace (`PROC_PID_INIT_INO`, include/uapi/linux/nsfs.h): in any other, processes are hidden.
@@ -15,7 +14,7 @@ const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// A process name is 15 bytes; kernel threads show longer ones.
 const LONGEST_NAME: usize = 64;
 
-/// Who holds which character devices open, this process excepted. Found in one walk, for any number of devices.
+/// Who holds which of some character devices open, this process excepted. Found in one walk, for any number of devices.
 pub(crate) struct Open {
     /// Process and device.
     found: Vec<(Holder, (u32, u32))>,
@@ -23,24 +22,23 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Walks through `/proc` under `root`; `None` where it cannot.
-    pub fn look(root: &Path) -> Option<Self> {
-        let proc = root.join("proc");
-        let entries = fs::read_dir(&proc).ok()?;
+    /// Walks through `/proc` under `root`, looking for these devices; `None` where it cannot.
+    pub fn look(root: &Path, wanted: &BTreeSet<(u32, u32)>) -> Option<Self> {
+        let proc = Folder::open(root.join("proc")).ok()?;
         // A mounted `/proc` of the host numbers this process otherwise than the container does.
-        let own = fs::read_link(proc.join("self")).ok().and_then(|own| own.to_str()?.parse().ok());
+        let own = proc.link("self").ok().and_then(|own| own.to_str()?.parse().ok());
         let own = own.unwrap_or_else(std::process::id);
         // Seen through its own `/proc`, a container is all there is.
         let mut complete = root != Path::new("/")
             || fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(FIRST_PID_NAMESPACE));
         let mut found = Vec::new();
-        for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()) {
-            let process = proc.join(pid.to_string());
-            match devices(&process) {
-                _ if pid == own => {}
+        let mut pids: Vec<u32> = Vec::new();
+        proc.each_name(|name| pids.extend(name.to_str().ok().and_then(|name| name.parse::<u32>().ok())));
+        for pid in pids.into_iter().filter(|pid| *pid != own) {
+            match devices(&proc, pid, wanted) {
                 Some(devices) if devices.is_empty() => {}
                 Some(devices) => {
-                    let holder = Holder { pid, name: name(&process) };
+                    let holder = Holder { pid, name: name(&proc, pid) };
                     found.extend(devices.into_iter().map(|numbers| (holder.clone(), numbers)));
                 }
                 None => complete = false,
@@ -59,25 +57,23 @@ impl Open {
     }
 }
 
-/// The character devices that a process holds open; `None` where it cannot be looked into.
-fn devices(process: &Path) -> Option<BTreeSet<(u32, u32)>> {
-    let files = match fs::read_dir(process.join("fd")) {
+/// Which of the devices a process holds open; `None` where it cannot be looked into.
+fn devices(proc: &Folder, pid: u32, wanted: &BTreeSet<(u32, u32)>) -> Option<BTreeSet<(u32, u32)>> {
+    let files = match proc.folder(format!("{pid}/fd")) {
         Ok(files) => files,
         // It ended meanwhile.
         Err(error) if error.kind() == ErrorKind::NotFound => return Some(BTreeSet::new()),
         Err(_) => return None,
     };
-    // By number, not by name: in its own mount namespace a process may know the node by any name. And without asking a
-    // server: a file on a dead network mount must not hang this.
-    let stat = |file: fs::DirEntry| statx(CWD, file.path(), AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok();
-    let files = files.filter_map(|file| stat(file.ok()?));
-    let devices = files.filter(|file| FileType::from_raw_mode(file.stx_mode.into()) == FileType::CharacterDevice);
-    Some(devices.map(|file| (file.stx_rdev_major, file.stx_rdev_minor)).collect())
+    // By number, not by name: in its own mount namespace a process may know the node by any name.
+    let mut held = BTreeSet::new();
+    files.each_name(|file| held.extend(files.char_device(file).filter(|numbers| wanted.contains(numbers))));
+    Some(held)
 }
 
-fn name(process: &Path) -> String {
-    let name = fs::read(process.join("comm")).unwrap_or_default();
-    String::from_utf8_lossy(&name[..name.len().min(LONGEST_NAME)]).trim_end().to_owned()
+fn name(proc: &Folder, pid: u32) -> String {
+    let name = proc.read(format!("{pid}/comm"), LONGEST_NAME).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -96,7 +92,7 @@ mod tests {
         let _own = File::open("/dev/full").unwrap();
         let mut child =
             Command::new("sleep").arg("60").stdin(Stdio::from(File::open("/dev/full").unwrap())).spawn().unwrap();
-        let found = Open::look(Path::new("/")).unwrap().holders(&[null]);
+        let found = Open::look(Path::new("/"), &BTreeSet::from([null])).unwrap().holders(&[null]);
         child.kill().unwrap();
         child.wait().unwrap();
         let Holders::Seen { processes, .. } = found else { panic!("{found:?}") };
@@ -114,13 +110,14 @@ mod tests {
         std::os::unix::fs::symlink("socket:[1]", fd.join("4")).unwrap();
         let full = char_device_numbers(Path::new("/dev/full")).unwrap();
         let holder = Holder { pid: 4711, name: "klip\u{1b}\u{fffd}py".to_owned() };
-        let look = || Open::look(root.path()).unwrap();
+        let wanted = BTreeSet::from([full]);
+        let look = || Open::look(root.path(), &wanted).unwrap();
         assert_eq!(look().holders(&[full]), Holders::Seen { processes: vec![holder], complete: true });
         assert_eq!(look().holders(&[]), Holders::Seen { processes: vec![], complete: true });
         // What cannot be looked into is not passed over in silence.
         fs::create_dir(root.path().join("proc/12")).unwrap();
         fs::write(root.path().join("proc/12/fd"), "").unwrap();
         assert_eq!(look().holders(&[]), Holders::Seen { processes: vec![], complete: false });
-        assert!(Open::look(&root.path().join("nothing")).is_none());
+        assert!(Open::look(&root.path().join("nothing"), &wanted).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! Stage 1: what is plugged in, from sysfs alone. No device is opened.
 
+mod folder;
 pub(crate) mod holders;
 mod mode;
 pub(crate) mod remote;

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
+use super::folder::Folder;
 use super::mode::{mcu_of, mode_of};
 use super::{Device, DiscoverError, Place, Scan, TtyNode, UsbId, UsbIdentity, UsbPath};
 
@@ -15,7 +16,7 @@ const USB_DEVICES: &str = "sys/bus/usb/devices";
 const BY_ID: &str = "dev/serial/by-id";
 
 /// sysfs attributes are a page at most; a USB string has 126 UTF-16 units.
-const LONGEST_ATTRIBUTE: u64 = 4096;
+const LONGEST_ATTRIBUTE: usize = 4096;
 
 /// `bDeviceClass` of a hub.
 const HUB: &str = "09";
@@ -27,20 +28,20 @@ const LINUX: u16 = 0x1d6b;
 pub(crate) fn scan(root: &Path) -> Result<Scan, DiscoverError> {
     let folder = root.join(USB_DEVICES);
     let mut scan = Scan { devices: Vec::new(), looked_at: vec![folder.clone(), root.join(BY_ID)] };
-    let entries = match fs::read_dir(&folder) {
+    let entries = match Folder::open(&folder) {
         Ok(entries) => entries,
         // No USB on this host, or sysfs is not mounted here: nothing is plugged in.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(scan),
         Err(source) => return Err(DiscoverError::Unreadable { path: folder, source }),
     };
     let by_id = by_id_links(root);
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     // `usb1` is a root hub and `1-1:1.0` an interface; neither is a port path.
-    let mut paths: Vec<UsbPath> = names.filter_map(|name| name.parse().ok()).collect();
+    let mut paths = Vec::new();
+    entries.each_name(|name| paths.extend(name.to_str().ok().and_then(|name| name.parse::<UsbPath>().ok())));
     paths.sort_by_cached_key(|path| {
         path.as_str().split(['-', '.']).map(|part| part.parse().unwrap_or(u8::MAX)).collect::<Vec<_>>()
     });
-    scan.devices = paths.into_iter().filter_map(|path| device(root, path, &by_id)).collect();
+    scan.devices = paths.into_iter().filter_map(|path| device(&entries, path, &by_id)).collect();
     Ok(scan)
 }
 
@@ -69,13 +70,13 @@ pub(crate) fn is_tty_of(root: &Path, numbers: (u32, u32), path: &UsbPath) -> boo
 
 /// Bus and device number of what is at `path` now.
 pub(crate) fn bus_and_number(root: &Path, path: &UsbPath) -> Option<(u16, u16)> {
-    let folder = root.join(USB_DEVICES).join(path.as_str());
+    let folder = Folder::open(root.join(USB_DEVICES).join(path.as_str())).ok()?;
     Some((number(&folder, "busnum")?, number(&folder, "devnum")?))
 }
 
 /// The tty of what is at `path` now, without its links.
 pub(crate) fn tty_of(root: &Path, path: &UsbPath) -> Option<TtyNode> {
-    let (name, numbers) = tty(&root.join(USB_DEVICES).join(path.as_str()), path)?;
+    let (name, numbers) = tty(&Folder::open(root.join(USB_DEVICES).join(path.as_str())).ok()?, path)?;
     Some(TtyNode { node: Path::new("/dev").join(name), by_id: None, numbers })
 }
 
@@ -106,8 +107,8 @@ pub(crate) fn char_device_numbers(path: &Path) -> Option<(u32, u32)> {
     Some((rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())))
 }
 
-fn device(root: &Path, path: UsbPath, by_id: &BTreeMap<PathBuf, PathBuf>) -> Option<Device> {
-    let folder = root.join(USB_DEVICES).join(path.as_str());
+fn device(devices: &Folder, path: UsbPath, by_id: &BTreeMap<PathBuf, PathBuf>) -> Option<Device> {
+    let folder = devices.folder(path.as_str()).ok()?;
     let id = UsbId::new(hex(&folder, "idVendor")?, hex(&folder, "idProduct")?);
     if id.vendor == LINUX || attribute(&folder, "bDeviceClass")? == HUB {
         return None;
@@ -134,16 +135,20 @@ fn device(root: &Path, path: UsbPath, by_id: &BTreeMap<PathBuf, PathBuf>) -> Opt
 
 /// The first tty among the interfaces of a device: `1-1:1.0/tty/ttyACM0` (cdc_acm) or `1-1:1.0/ttyUSB0/tty/ttyUSB0`
 /// (usb-serial).
-fn tty(folder: &Path, path: &UsbPath) -> Option<(String, Option<(u32, u32)>)> {
-    let interfaces = names(folder).into_iter().filter(|name| is_interface_of(name, path));
-    let ttys = interfaces.flat_map(|interface| {
-        let interface = folder.join(interface);
-        let ports = names(&interface).into_iter().filter(|name| name.starts_with("tty"));
-        let class =
-            ports.map(move |name| if name == "tty" { interface.join(name) } else { interface.join(name).join("tty") });
-        class.flat_map(|class| names(&class).into_iter().map(move |name| (class.join(&name), name)))
+fn tty(folder: &Folder, path: &UsbPath) -> Option<(String, Option<(u32, u32)>)> {
+    let interfaces = folder.names(|name| is_interface_of(name, path)).into_iter();
+    let mut ttys = interfaces.filter_map(|interface| folder.folder(interface).ok()).flat_map(|interface| {
+        let ports = interface.names(|name| name.starts_with("tty")).into_iter();
+        let classes = ports.filter_map(move |name| {
+            let class = if name == "tty" { name } else { name + "/tty" };
+            interface.folder(class).ok()
+        });
+        classes.filter_map(|class| class.names(|_| true).into_iter().next().map(|name| (class, name)))
     });
-    ttys.map(|(tty, name)| (name, numbers(&tty))).next()
+    ttys.next().map(|(class, name)| {
+        let numbers = class.folder(&*name).ok().and_then(|tty| numbers(&tty));
+        (name, numbers)
+    })
 }
 
 fn is_interface_of(name: &str, path: &UsbPath) -> bool {
@@ -151,7 +156,7 @@ fn is_interface_of(name: &str, path: &UsbPath) -> bool {
 }
 
 /// `166:0`, as the attribute `dev` says it.
-fn numbers(tty: &Path) -> Option<(u32, u32)> {
+fn numbers(tty: &Folder) -> Option<(u32, u32)> {
     let dev = attribute(tty, "dev")?;
     let (major, minor) = dev.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
@@ -159,9 +164,9 @@ fn numbers(tty: &Path) -> Option<(u32, u32)> {
 
 /// The links in `/dev/serial/by-id` by the node that they lead to, all without the root.
 fn by_id_links(root: &Path) -> BTreeMap<PathBuf, PathBuf> {
-    let folder = root.join(BY_ID);
-    let links = names(&folder).into_iter().rev().filter_map(|name| {
-        let target = fs::read_link(folder.join(&name)).ok()?;
+    let Ok(folder) = Folder::open(root.join(BY_ID)) else { return BTreeMap::new() };
+    let links = folder.names(|_| true).into_iter().rev().filter_map(|name| {
+        let target = folder.link(&*name).ok()?;
         let link = Path::new("/").join(BY_ID).join(name);
         Some((lexical(&link.parent()?.join(target)), link))
     });
@@ -183,33 +188,19 @@ fn lexical(path: &Path) -> PathBuf {
     result
 }
 
-/// The names in a directory, sorted; none if it cannot be read (a device may leave at any moment).
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten();
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    names.sort();
-    names
-}
-
 /// An attribute without its line end; bytes that are no UTF-8 are replaced.
-fn attribute(folder: &Path, name: &str) -> Option<String> {
-    let text = read_bounded(&folder.join(name)).ok()?;
+fn attribute(folder: &Folder, name: &str) -> Option<String> {
+    let text = folder.read(name, LONGEST_ATTRIBUTE).ok()?;
     let text = text.strip_suffix(b"\n").unwrap_or(&text);
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-fn hex(folder: &Path, name: &str) -> Option<u16> {
+fn hex(folder: &Folder, name: &str) -> Option<u16> {
     u16::from_str_radix(&attribute(folder, name)?, 16).ok()
 }
 
-fn number(folder: &Path, name: &str) -> Option<u16> {
+fn number(folder: &Folder, name: &str) -> Option<u16> {
     attribute(folder, name)?.parse().ok()
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST_ATTRIBUTE).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
