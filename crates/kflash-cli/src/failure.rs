@@ -4,7 +4,7 @@ use std::any::Any;
 
 use kflash::board::Hands;
 use kflash::discover::Place;
-use kflash::exit::ExitCode;
+use kflash::exit::{Again, ExitCode};
 use kflash::flash::{BoardState, FailureKind, FlashError};
 use serde::Serialize;
 
@@ -52,7 +52,7 @@ pub struct FailureJson<'a> {
     simulated: bool,
     #[serde(flatten)]
     board: Option<&'a BoardLeft>,
-    again: kflash::exit::Again,
+    again: Again,
 }
 
 impl Failure {
@@ -74,6 +74,14 @@ impl Failure {
         Self { board: Some(Box::new(board)), ..Self::new(ExitCode::Internal, format!("this is a bug: {said}")) }
     }
 
+    /// Whether trying again can help. To compare once more, what was found to differ, does not.
+    pub fn again(&self) -> Again {
+        match &self.board {
+            Some(board) if matches!(board.kind, FailureKind::Mismatch) => Again::No,
+            _ => self.exit.again(),
+        }
+    }
+
     /// The failure as JSON.
     pub fn json(&self) -> FailureJson<'_> {
         FailureJson {
@@ -85,7 +93,7 @@ impl Failure {
             hint: self.hint.as_deref(),
             simulated: self.simulated,
             board: self.board.as_deref(),
-            again: self.exit.again(),
+            again: self.again(),
         }
     }
 }
@@ -101,5 +109,22 @@ impl Failure {
             simulated: false,
             board: Some(Box::new(BoardLeft { state: error.board, place: error.place, kind: error.kind })),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparing_once_more_does_not_help() {
+        let failure = |kind| {
+            Failure::of_flash(
+                FlashError::new(ExitCode::Verify, kind, BoardState::Untouched, "differs"),
+                &Hands::default(),
+            )
+        };
+        assert_eq!(failure(FailureKind::Mismatch).again(), Again::No);
+        assert_eq!(failure(FailureKind::ReadBackDiffers).again(), Again::Once);
     }
 }

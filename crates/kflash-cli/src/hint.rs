@@ -1,7 +1,7 @@
 //! What may help: one match over all kinds of failure.
 
 use kflash::board::Hands;
-use kflash::exit::ExitCode;
+use kflash::exit::Again;
 use kflash::flash::{BoardState, FailureKind};
 
 use crate::hands;
@@ -110,9 +110,8 @@ pub fn state(board: BoardState) -> String {
 }
 
 /// Whether the same command may be run again, in words.
-pub fn again(exit: ExitCode) -> &'static str {
-    use kflash::exit::Again;
-    match exit.again() {
+pub fn again(again: Again) -> &'static str {
+    match again {
         Again::Done => "is not needed",
         Again::Yes => "may help",
         Again::Once => "may help, once",
@@ -127,6 +126,7 @@ pub fn again(exit: ExitCode) -> &'static str {
 mod tests {
     use std::fmt::Write;
 
+    use kflash::exit::ExitCode;
     use kflash::plan::WayBack;
 
     use super::*;
@@ -214,7 +214,7 @@ mod tests {
         }
         for exit in [ExitCode::Ok, ExitCode::Refused, ExitCode::Busy, ExitCode::Write, ExitCode::Verify, ExitCode::Lost]
         {
-            let _ = writeln!(text, "trying again after {exit:?}: {}", again(exit));
+            let _ = writeln!(text, "trying again after {exit:?}: {}", again(exit.again()));
         }
         snapbox::assert_data_eq!(text, snapbox::file!["hint.golden"]);
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::plan::text::entry;
 use crate::render;
+use crate::sheet::shown;
 
 /// The last line of JSON.
 #[derive(Serialize)]
@@ -81,9 +82,9 @@ fn text(report: &Report, request: &Request) -> String {
 }
 
 fn firmware(firmware: &Firmware) -> String {
-    let mut text = format!("{} {}", firmware.app.escape_debug(), firmware.version.escape_debug());
+    let mut text = format!("{} {}", shown(&firmware.app), shown(&firmware.version));
     if let Some(mcu) = &firmware.mcu {
-        let _ = write!(text, " for {}", mcu.escape_debug());
+        let _ = write!(text, " for {}", shown(mcu));
     }
     let sha256 = &firmware.dictionary_sha256;
     let _ = write!(text, ", dictionary {}", sha256.get(..16).unwrap_or(sha256));

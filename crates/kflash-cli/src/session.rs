@@ -19,7 +19,7 @@ use kflash::system::SystemHost;
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::render::{self, Progress};
+use crate::render::{self, Progress, Screen};
 use crate::signal::Watch;
 #[cfg(feature = "sim")]
 use crate::simulate::{self, Rehearsed};
@@ -47,6 +47,7 @@ pub struct Session {
     /// What is to be done.
     pub request: Request,
     watch: Arc<Watch>,
+    screen: Screen,
     tracer: Option<Tracer>,
     json: bool,
 }
@@ -130,9 +131,10 @@ impl Session {
             }
             None => (host, None),
         };
-        let watch = Watch::start(request.profile.hands.clone(), host.simulated(), shared.json)
+        let screen = Screen::default();
+        let watch = Watch::start(request.profile.hands.clone(), screen.clone(), host.simulated(), shared.json)
             .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
-        Ok(Self { host, request, watch, tracer, json: shared.json })
+        Ok(Self { host, request, watch, screen, tracer, json: shared.json })
     }
 
     /// Runs a stage with its progress shown.
@@ -150,7 +152,7 @@ impl Session {
             // Nobody can press the buttons of a virtual board.
             hands: !simulated && io::stderr().is_terminal() && io::stdin().is_terminal(),
         };
-        let mut progress = Progress::new(self.json);
+        let mut progress = Progress::new(self.json, self.screen.clone());
         let ended = stage(&flasher, &self.request, &mut |event: Event| {
             self.watch.event(&event);
             progress.event(&event);

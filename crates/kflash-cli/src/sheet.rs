@@ -37,9 +37,30 @@ impl Sheet {
 /// A string that a file or a device made up, so that it can neither steer a terminal nor fill it.
 pub fn shown(text: &str) -> String {
     const MAX: usize = 160;
-    let mut shown: String = text.chars().take(MAX).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for c in text.chars().take(MAX) {
+        if is_plain(c) { shown.push(c) } else { shown.extend(c.escape_debug()) }
+    }
     if text.chars().nth(MAX).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// Whether a character stands for itself on a terminal: neither a control character nor one that hides or turns what is
+/// around it (U+202E).
+pub fn is_plain(c: char) -> bool {
+    matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_says_is_shown_but_does_nothing() {
+        assert_eq!(shown("no answer to Katapult's \"CONNECT\", µ 5 €"), "no answer to Katapult's \"CONNECT\", µ 5 €");
+        assert_eq!(shown("\u{1b}[31mred\u{7}\n\u{202e}dne"), "\\u{1b}[31mred\\u{7}\\n\\u{202e}dne");
+        assert_eq!(shown(&"x".repeat(4096)).chars().count(), 161);
+    }
 }

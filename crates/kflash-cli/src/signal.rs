@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
-use crate::render;
+use crate::render::{self, Screen};
 
 /// How far a run has come, as far as a signal is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +38,16 @@ pub struct Watch {
     stage: AtomicU8,
     way_back: Mutex<WayBack>,
     hands: Hands,
+    screen: Screen,
     simulated: bool,
     json: bool,
 }
 
 impl Watch {
-    /// Takes SIGINT and SIGTERM from now on, to the end of the process, for a board with these `hands`. `json` is for
-    /// the last words.
-    pub fn start(hands: Hands, simulated: bool, json: bool) -> io::Result<Arc<Self>> {
-        let watch = Arc::new(Self { simulated, json, ..Self::new(hands) });
+    /// Takes SIGINT and SIGTERM from now on, to the end of the process, for a board with these `hands`. What is
+    /// said meanwhile goes to `screen`; `json` is for the last words.
+    pub fn start(hands: Hands, screen: Screen, simulated: bool, json: bool) -> io::Result<Arc<Self>> {
+        let watch = Arc::new(Self { screen, simulated, json, ..Self::new(hands) });
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let taker = Arc::clone(&watch);
         thread::spawn(move || {
@@ -66,6 +67,7 @@ impl Watch {
             stage,
             way_back: Mutex::new(WayBack::Cable),
             hands,
+            screen: Screen::default(),
             simulated: false,
             json: false,
         }
@@ -117,8 +119,9 @@ impl Watch {
         let stage = self.stage();
         let (message, exit) = answer(stage, second);
         match exit {
-            None => render::note(message),
+            None => self.screen.note(message),
             Some(exit) => {
+                self.screen.clear();
                 render::failure(&self.left(stage, exit, message), self.json);
             }
         }

@@ -14,6 +14,7 @@ use kflash::plan::{Op, Plan, PlannedOp};
 use crate::hands;
 use crate::picture::picture;
 use crate::render::line::{bytes, verdict_word};
+use crate::sheet::shown;
 
 /// Columns that text is wrapped to.
 const WIDTH: usize = 100;
@@ -65,7 +66,7 @@ fn enter(entry: Entry) -> &'static str {
 fn firmware(image: &Image) -> String {
     let size: u64 = image.segments.iter().map(|segment| segment.data.len() as u64).sum();
     let mut text = match &image.dictionary {
-        Some(dictionary) => format!("{} {}", dictionary.app.escape_debug(), dictionary.version.escape_debug()),
+        Some(dictionary) => format!("{} {}", shown(&dictionary.app), shown(&dictionary.version)),
         None => "firmware without a dictionary".into(),
     };
     let _ = write!(text, ", {}", bytes(size));
@@ -74,7 +75,7 @@ fn firmware(image: &Image) -> String {
     }
     if let Some(dictionary) = &image.dictionary {
         if let Some(mcu) = dictionary.mcu() {
-            let _ = write!(text, ", for {}", mcu.escape_debug());
+            let _ = write!(text, ", for {}", shown(mcu));
         }
         match dictionary.built_for() {
             BuiltFor::Usb => text.push_str(" over USB"),

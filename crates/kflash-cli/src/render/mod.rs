@@ -4,10 +4,12 @@ mod bar;
 mod json;
 pub mod line;
 mod plain;
+mod screen;
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use console::Term;
 use indicatif::ProgressDrawTarget;
 use kflash::event::Event;
 use kflash::exit::ExitCode;
@@ -16,8 +18,10 @@ use serde::Serialize;
 use self::bar::Bar;
 use self::json::JsonLines;
 use self::plain::Plain;
+pub use self::screen::Screen;
 use crate::failure::Failure;
 use crate::hint;
+use crate::sheet::is_plain;
 
 /// Shows the events of a run: a bar on a terminal, plain lines elsewhere, lines of JSON with `--json`.
 pub enum Progress {
@@ -30,12 +34,13 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// The renderer that fits.
-    pub fn new(json: bool) -> Self {
+    /// The renderer that fits; `screen` learns of its bar.
+    pub fn new(json: bool, screen: Screen) -> Self {
         if json {
             Self::Json(JsonLines::new(io::stdout()))
         } else if io::stderr().is_terminal() {
-            Self::Bar(Bar::new(ProgressDrawTarget::stderr))
+            let (_, columns) = Term::stderr().size();
+            Self::Bar(Bar::new(ProgressDrawTarget::stderr, columns.into(), screen))
         } else {
             Self::Plain(Plain::new(io::stderr()))
         }
@@ -66,9 +71,14 @@ impl Progress {
     }
 }
 
-/// Prints text to stdout, with a line end if it has none.
+/// Prints text to stdout, with a line end if it has none. A reader that went away (`kflash detect | head -1`) is no failure
+/// of ours.
 pub fn result(text: &str) {
-    print(io::stdout().lock(), text);
+    if let Err(error) = print(io::stdout().lock(), text)
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        note(&format!("kflash: cannot write the result: {error}"));
+    }
 }
 
 /// Prints `value` to stdout as one line of JSON.
@@ -81,7 +91,7 @@ pub fn result_json(value: &impl Serialize) {
 
 /// Prints text to stderr, with a line end if it has none.
 pub fn note(text: &str) {
-    print(io::stderr().lock(), text);
+    let _ = print(io::stderr().lock(), text);
 }
 
 /// Prints what is wrong with the command line, in clap's own words: usage and suggestions. Returns the exit code.
@@ -107,17 +117,16 @@ pub fn failure(failure: &Failure, json: bool) -> ExitCode {
     failure.exit
 }
 
-/// A reader that went away (`kflash detect | head -1`) is no failure of ours.
-fn print(mut to: impl Write, text: &str) {
+fn print(mut to: impl Write, text: &str) -> io::Result<()> {
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    let _ = write!(to, "{}{end}", printable(text)).and_then(|()| to.flush());
+    write!(to, "{}{end}", printable(text)).and_then(|()| to.flush())
 }
 
-/// `text` with control characters escaped: the strings of a device or a file must not drive the terminal.
+/// `text` with all but plain characters escaped: the strings of a device or a file must not drive the terminal.
 fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' { printable.extend(c.escape_debug()) } else { printable.push(c) }
+        if is_plain(c) || c == '\n' { printable.push(c) } else { printable.extend(c.escape_debug()) }
     }
     printable
 }
@@ -132,7 +141,7 @@ fn failure_text(failure: &Failure) -> String {
     if let Some(board) = &failure.board {
         let place = board.place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
         let _ = writeln!(text, "board{place}: {}", hint::state(board.state));
-        let _ = writeln!(text, "exit code {}; trying again {}", failure.exit.code(), hint::again(failure.exit));
+        let _ = writeln!(text, "exit code {}; trying again {}", failure.exit.code(), hint::again(failure.again()));
     }
     if let Some(hint) = &failure.hint {
         let _ = writeln!(text, "hint: {hint}");

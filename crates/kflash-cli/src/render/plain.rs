@@ -31,13 +31,13 @@ impl<W: Write> Plain<W> {
                 if tenths > self.tenths {
                     self.tenths = tenths;
                     let (percent, done, total) = (tenths * 10, line::bytes(done), line::bytes(total));
-                    print(&mut self.to, &format!("  {percent:>3} %  {done} of {total}"));
+                    let _ = print(&mut self.to, &format!("  {percent:>3} %  {done} of {total}"));
                 }
             }
             _ => {}
         }
         if let Some(line) = self.lines.line(event) {
-            print(&mut self.to, &line);
+            let _ = print(&mut self.to, &line);
         }
     }
 }
