@@ -3,6 +3,8 @@
 pub mod text;
 
 use kflash::exit::ExitCode;
+use kflash::plan::Plan;
+use serde::Serialize;
 
 use crate::args::Shared;
 use crate::failure::Failure;
@@ -26,13 +28,26 @@ pub struct Args {
     firmware: FirmwareOrSimulated,
 }
 
+/// The last line of JSON.
+#[derive(Serialize)]
+struct Planned<'a> {
+    result: &'static str,
+    simulated: bool,
+    exit_code: u8,
+    exit: ExitCode,
+    #[serde(flatten)]
+    plan: &'a Plan,
+}
+
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let session = args.target.session(&args.firmware, false, None, shared)?;
     let plan = session.run(|flasher, request, events| flasher.plan(request, events))?;
+    let (exit, simulated) = (ExitCode::Ok, session.host.simulated());
     if shared.json {
-        render::result_json(&plan);
+        render::result_json(&Planned { result: "plan", simulated, exit_code: exit.code(), exit, plan: &plan });
     } else {
-        render::result(&text::page(&plan, &session.request));
+        let simulated = if simulated { "SIMULATED: " } else { "" };
+        render::result(&format!("{simulated}{}", text::page(&plan, &session.request)));
     }
-    Ok(ExitCode::Ok)
+    Ok(exit)
 }

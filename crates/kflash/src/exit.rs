@@ -29,7 +29,7 @@ pub enum ExitCode {
     Enter = 10,
     /// Failed after the first erase; the board is in its bootloader.
     Write = 11,
-    /// What was read back differs from the image; the board is in its bootloader.
+    /// The board holds or runs something else than the image; after a write it is in its bootloader.
     Verify = 12,
     /// Written and verified, but the board did not come back as expected.
     Lost = 13,

@@ -205,7 +205,11 @@ pub fn describe(device: &Device) -> String {
         Mode::Dfu => "DFU bootloader",
         Mode::UartBridge => "USB-UART bridge",
         Mode::Rp2Boot => "RP2 boot ROM",
-        Mode::Unknown => "unknown",
+        Mode::Unknown => match device.place {
+            Place::Tty(_) => "tty",
+            Place::Tcp(_) => "byte stream",
+            Place::Usb(_) | Place::Usbip { .. } => "unknown",
+        },
     };
     let mcu = device.mcu.as_ref().map(|mcu| format!(" on {mcu}"));
     let serial = device.usb.as_ref().and_then(|usb| usb.serial.as_ref());
