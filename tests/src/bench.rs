@@ -244,6 +244,11 @@ impl Bench {
         self.host.with_board(self.board, |board, _| board.flash() == self.at_first)
     }
 
+    /// What the host made the flash controller do against its rules.
+    pub fn violations(&self) -> Vec<String> {
+        self.host.with_board(self.board, |board, _| board.violations().to_vec())
+    }
+
     /// Whether the flash holds all of the new firmware.
     pub fn holds_new(&self) -> bool {
         self.host.with_board(self.board, |board, _| board.flash()[self.offset..].starts_with(&self.new))

@@ -68,6 +68,7 @@ fn one_case(parts: &Parts, at: At, power: Power, counts: &Mutex<Counts>) {
         Err(error) => panic!("{name}: after {way:?} the second run failed: {error:?}, runs {:?}", bench.running()),
     }
     assert!(bench.holds_new(), "{name}: the second run left something else in the flash");
+    assert_eq!(bench.violations(), [""; 0], "{name}");
     bench.power_cycle();
     assert!(bench.runs_new(), "{name}: after the second run the board does not boot the image: {:?}", bench.running());
 }

@@ -52,6 +52,7 @@ fn flashed(bench: &Bench, run: &Run) {
     assert_eq!(report.now.as_ref().map(|now| now.version.as_str()), Some(NEW));
     assert!(report.simulated);
     assert!(bench.holds_new() && bench.runs_new());
+    assert_eq!(bench.violations(), [""; 0]);
 }
 
 // --- exit 0 ---------------------------------------------------------------------------------------------------------
@@ -77,6 +78,7 @@ fn every_route_of_every_board_flashes_a_virtual_board() {
                 Err(error) => assert!(by_hand && error.board == BoardState::Written, "{name}: {error:?}"),
             }
             assert!(bench.holds_new(), "{name}");
+            assert_eq!(bench.violations(), [""; 0], "{name}");
             bench.power_cycle();
             assert!(bench.runs_new(), "{name}");
             routes += 1;
