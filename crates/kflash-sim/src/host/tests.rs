@@ -296,19 +296,15 @@ fn a_byte_is_corrupted_or_lost_and_an_operation_delayed() {
 }
 
 #[test]
-fn a_flash_takes_milliseconds_of_real_time() {
+fn a_whole_flash_runs_in_virtual_time() {
     let (host, key) = host_with("btt-octopus-v1.1-f446", "katapult", Timing::Zero);
     touch(&host);
     let image = TestImage::klipper("stm32f446xx", 0x0800_8000).version("v0.13.0-1-gnew").build();
-    let started = std::time::Instant::now();
     let mut link = host.open_serial(&only(&host), 250_000).unwrap();
     flash(&mut *link, 0x0800_8000, &image).unwrap();
     drop(link);
     host.clock().sleep(S);
-    let took = started.elapsed();
     assert!(matches!(host.with_board(key, |board, _| board.running()), Running::Application { .. }));
-    // Some 5 ms on a quiet machine.
-    assert!(took < Duration::from_millis(200), "{took:?}");
 }
 
 #[test]
