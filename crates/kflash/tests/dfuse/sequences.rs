@@ -184,3 +184,21 @@ fn three_stalled_polls_are_forgiven_and_a_fourth_is_not() {
         assert_eq!(clock.now(), Duration::from_millis(200));
     }
 }
+
+#[test]
+fn a_device_that_names_no_time_is_asked_again_at_once_and_then_later_and_later() {
+    let (_, clock, link) = plug(Chip::new("@Internal Flash  /0x08000000/032*0001Kg", 2048));
+    let mut driver = DfuSe::connect(link, clock.as_ref(), &[]).unwrap();
+    flash(&mut driver, 0x0800_0000, 1024).unwrap();
+    assert_eq!(clock.now(), Duration::ZERO);
+
+    for (busy, finished) in [(100, true), (101, false)] {
+        let mut chip = Chip::new("@Internal Flash  /0x08000000/032*0001Kg", 2048);
+        chip.answer(Kind::Erase, &[vec![status(0, 0, 4); busy], vec![status(0, 0, 5)]].concat());
+        let (_, clock, link) = plug(chip);
+        let mut driver = DfuSe::connect(link, clock.as_ref(), &[]).unwrap();
+        let result = driver.erase(FlashRange::new(FlashAddr(0x0800_0000), FlashSize(1024)).unwrap());
+        assert_eq!(result.is_ok(), finished);
+        assert_eq!(clock.now(), Duration::from_millis(4950));
+    }
+}

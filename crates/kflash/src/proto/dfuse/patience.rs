@@ -43,9 +43,9 @@ impl Patience {
     pub fn wait(&mut self, clock: &dyn Clock, doing: Doing, poll: Duration) -> Result<(), ProtoError> {
         self.polls += 1;
         if poll.is_zero() {
-            self.zero_polls += 1;
-            // A little longer each time: fast for a fast device, 5 s in all for a slow one.
+            // At once, then a little later each time: fast for a fast device, 5 s in all for a slow one.
             self.last = Duration::from_millis(self.zero_polls.into());
+            self.zero_polls += 1;
         } else {
             self.zero_polls = 0;
             self.last = poll.min(LONGEST_POLL);
