@@ -3,11 +3,11 @@
 mod check;
 mod nearest;
 
-use std::fs::File;
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use include_dir::{Dir, include_dir};
+use include_dir::{Dir, File, include_dir};
 use serde::de::DeserializeOwned;
 
 use crate::board::Profile;
@@ -79,9 +79,7 @@ pub enum BoardError {
 pub fn builtin() -> Result<Vec<(Profile, Chip)>, BoardError> {
     let chips = builtin_chips()?;
     let files = BUILT_IN.files().filter(|file| is_toml(file.path()));
-    let mut boards: Vec<_> = files
-        .map(|file| profile(&Path::new("boards").join(file.path()), file.contents(), &chips))
-        .collect::<Result<_, _>>()?;
+    let mut boards: Vec<_> = files.map(|file| built_in(file, &chips)).collect::<Result<_, _>>()?;
     boards.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
     Ok(boards)
 }
@@ -97,6 +95,10 @@ pub fn builtin_chips() -> Result<Vec<Chip>, BoardError> {
 pub fn find(id_or_path: &str) -> Result<(Profile, Chip), BoardError> {
     if id_or_path.contains('/') || is_toml(Path::new(id_or_path)) {
         return read(Path::new(id_or_path));
+    }
+    // A board's file is named after its id: the others need not be read.
+    if let Some(file) = BUILT_IN.get_file(format!("{id_or_path}.toml")) {
+        return built_in(file, &builtin_chips()?);
     }
     let mut boards = builtin()?;
     let named = |profile: &Profile| {
@@ -129,6 +131,10 @@ pub fn chip(file: &Path, text: &[u8]) -> Result<Chip, BoardError> {
     Ok(chip)
 }
 
+fn built_in(file: &File<'_>, chips: &[Chip]) -> Result<(Profile, Chip), BoardError> {
+    profile(&Path::new("boards").join(file.path()), file.contents(), chips)
+}
+
 fn read(path: &Path) -> Result<(Profile, Chip), BoardError> {
     let text = read_bounded(path)?;
     let mut chips = builtin_chips()?;
@@ -147,7 +153,7 @@ fn read(path: &Path) -> Result<(Profile, Chip), BoardError> {
 fn read_bounded(path: &Path) -> Result<Vec<u8>, BoardError> {
     let unreadable = |source| BoardError::Unreadable { file: path.to_owned(), source };
     let mut text = Vec::new();
-    File::open(path).map_err(unreadable)?.take(LARGEST_FILE + 1).read_to_end(&mut text).map_err(unreadable)?;
+    fs::File::open(path).map_err(unreadable)?.take(LARGEST_FILE + 1).read_to_end(&mut text).map_err(unreadable)?;
     if text.len() as u64 > LARGEST_FILE {
         return Err(BoardError::TooLarge { file: path.to_owned() });
     }

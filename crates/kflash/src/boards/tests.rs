@@ -28,9 +28,11 @@ fn built_in_boards_and_chips_are_sound() {
         BUILT_IN.files().map(|file| file.path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     assert_eq!(files, boards.iter().map(|(profile, _)| profile.id.0.clone()).collect());
     let mut names = BTreeSet::new();
-    for (profile, _) in &boards {
+    for (profile, chip) in &boards {
         for name in profile.aliases.iter().chain([&profile.id.0]) {
             assert!(names.insert(name.clone()), "{name} names two boards");
+            let found = find(name).unwrap();
+            assert_eq!((&found.0.id, &found.1.id), (&profile.id, &chip.id), "{name}");
         }
     }
     let chips = BUILT_IN.get_dir("chips").unwrap();
@@ -115,15 +117,14 @@ fn contradictions_are_refused() {
 fn a_profile_file_brings_its_own_chip() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine.toml");
-    std::fs::write(&path, octopus().replace("stm32f446xe", "stm32f446xx-mine")).unwrap();
+    fs::write(&path, octopus().replace("stm32f446xe", "stm32f446xx-mine")).unwrap();
     let wanted = path.to_str().unwrap();
     assert!(matches!(find(wanted), Err(BoardError::NoSuchChip { .. })));
     let chip = BUILT_IN.get_file("chips/stm32f446xe.toml").unwrap().contents_utf8().unwrap();
-    std::fs::create_dir(dir.path().join("chips")).unwrap();
-    std::fs::write(dir.path().join("chips/stm32f446xx-mine.toml"), chip.replace("stm32f446xe", "stm32f446xx-mine"))
-        .unwrap();
+    fs::create_dir(dir.path().join("chips")).unwrap();
+    fs::write(dir.path().join("chips/stm32f446xx-mine.toml"), chip.replace("stm32f446xe", "stm32f446xx-mine")).unwrap();
     assert_eq!(find(wanted).unwrap().1.id, "stm32f446xx-mine");
-    std::fs::write(&path, vec![b'#'; 300 << 10]).unwrap();
+    fs::write(&path, vec![b'#'; 300 << 10]).unwrap();
     assert!(matches!(find(wanted), Err(BoardError::TooLarge { .. })));
 }
 
