@@ -33,7 +33,10 @@ impl PlaceLock {
                 Err(source) => refused = Some(LockError::Io { place: path.display().to_string(), source }),
             }
         }
-        let none = || LockError::Io { place: name, source: io::Error::from(ErrorKind::NotFound) };
+        let none = || LockError::Io {
+            place: format!("{place}: no directory for lock files below {}", root.join("run").display()),
+            source: io::Error::from(ErrorKind::NotFound),
+        };
         Err(refused.unwrap_or_else(none))
     }
 
@@ -159,6 +162,8 @@ mod tests {
         let _lock = PlaceLock::take(root.path(), Some(last.path()), &tty).unwrap();
         assert!(last.path().join("kflash.tty-pts_.._x_y.lock").is_file());
         let error = PlaceLock::take(root.path(), None, &tty).unwrap_err().to_string();
-        assert!(error.starts_with("cannot lock kflash.tty-pts_.._x_y.lock"), "{error}");
+        let run = root.path().join("run");
+        let expected = format!("cannot lock {tty}: no directory for lock files below {}", run.display());
+        assert!(error.starts_with(&expected), "{error}");
     }
 }

@@ -102,12 +102,9 @@ fn a_device_is_waited_for_until_udev_has_set_it_up() {
         // As it was seen before its driver had bound to it.
         host.open_serial(&Device { tty: None, ..device.clone() }, 250_000).unwrap();
     });
-    // One that has left is not waited for.
     fs::remove_dir_all(root.path().join("sys/bus/usb/devices/1-1")).unwrap();
     fs::remove_file(root.path().join("dev/ttyACM0")).unwrap();
-    let start = std::time::Instant::now();
     assert!(matches!(host.open_serial(&device, 250_000).map(|_| ()), Err(LinkError::Gone)));
-    assert!(start.elapsed() < SETTLE);
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use std::io::Write as _;
@@ -8,9 +6,6 @@ use super::*;
 
 /// Starts of formats, so that random bytes get past the first check.
 const STARTS: &[&[u8]] = &[b"", b":", b"UF2\nWQ]\x9e", b"\x7fELF\x01\x01\x01", b"\x78\xda", b"{", b"S0"];
-
-/// The largest file must not take longer than this, unoptimised.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn deflate(data: &[u8], level: Compression) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), level);
@@ -78,19 +73,15 @@ fn check_promises(image: &Image) {
 
 #[test]
 fn a_file_of_nothing_but_zlib_headers_ends_soon() {
-    let begun = Instant::now();
     assert_eq!(Image::parse(&largest_file_of(b"\x78\xda")), Err(ImageError::Dictionary(SearchError::TooMuchWork)));
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[test]
 fn a_file_of_bombs_ends_soon() {
     let mut json = b"{\"app\":\"".to_vec();
     json.resize(10 << 20, b'A');
-    let begun = Instant::now();
     let file = largest_file_of(&deflate(&json, Compression::best()));
     let result = Image::parse(&file);
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert_eq!(result, Err(ImageError::Dictionary(SearchError::TooMuchWork)));
 }
 
@@ -99,9 +90,7 @@ fn a_file_of_empty_deflate_blocks_ends_soon() {
     // Stored blocks of length zero: input without output.
     let mut stream = b"\x78\x01".to_vec();
     stream.extend(b"\0\0\0\xff\xff".repeat(1000));
-    let begun = Instant::now();
     let result = Image::parse(&largest_file_of(&stream));
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert!(matches!(result, Ok(_) | Err(ImageError::Dictionary(SearchError::TooMuchWork))), "{result:?}");
 }
 
