@@ -1,69 +1,11 @@
-//! Stage 3: the firmware. So far: from a file.
+//! Firmware from a file.
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::exit::ExitCode;
-use crate::image::{Image, ImageError, MAX_FILE};
-
-/// Why no firmware was obtained.
-#[derive(Debug, thiserror::Error)]
-pub enum ObtainError {
-    /// There is no such file.
-    #[error("{}: no such file", .0.display())]
-    Missing(PathBuf),
-    /// A directory, a socket, a device.
-    #[error("{}: not a file but {what}", path.display())]
-    NotAFile {
-        /// As given.
-        path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
-    },
-    /// The permissions do not allow it.
-    #[error("{}: permission denied", .0.display())]
-    Denied(PathBuf),
-    /// It cannot be read for another reason.
-    #[error("{}: {source}", path.display())]
-    Unreadable {
-        /// As given.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// It is no firmware image, or a damaged one.
-    #[error("{}: {error}", path.display())]
-    NotAnImage {
-        /// As given.
-        path: PathBuf,
-        /// Why.
-        error: ImageError,
-    },
-}
-
-impl ObtainError {
-    fn of(path: &Path, source: std::io::Error) -> Self {
-        let path = path.to_owned();
-        match source.kind() {
-            std::io::ErrorKind::NotFound => Self::Missing(path),
-            std::io::ErrorKind::PermissionDenied => Self::Denied(path),
-            _ => Self::Unreadable { path, source },
-        }
-    }
-
-    /// The exit code: a damaged image is refused; a file that is none, or none at all, was given by mistake.
-    pub fn exit(&self) -> ExitCode {
-        match self {
-            Self::Denied(_) => ExitCode::Denied,
-            Self::NotAnImage { error: ImageError::Empty | ImageError::TooLarge | ImageError::Mistake(_), .. }
-            | Self::Missing(_)
-            | Self::NotAFile { .. }
-            | Self::Unreadable { .. } => ExitCode::Usage,
-            Self::NotAnImage { .. } => ExitCode::Refused,
-        }
-    }
-}
+use super::ObtainError;
+use crate::image::{Image, MAX_FILE};
 
 /// Reads the firmware file at `path`. No more than [`MAX_FILE`] bytes are read of a regular file, none of anything else.
 pub fn file(path: &Path) -> Result<Image, ObtainError> {
@@ -88,6 +30,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::exit::ExitCode;
 
     fn failure(path: &Path) -> (String, ExitCode) {
         let error = file(path).unwrap_err();

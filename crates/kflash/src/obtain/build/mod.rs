@@ -1,0 +1,5 @@
+//! Firmware built from a Klipper or Kalico tree: the tree, its configuration, the toolchain, the build, the proof.
+
+mod environment;
+
+pub use environment::Environment;

@@ -1,0 +1,69 @@
+//! Stage 3: the firmware, from a file or built from a Klipper tree.
+
+use std::path::{Path, PathBuf};
+
+use crate::exit::ExitCode;
+use crate::image::ImageError;
+
+pub mod build;
+mod file;
+
+pub use file::file;
+
+/// Why no firmware was obtained.
+#[derive(Debug, thiserror::Error)]
+pub enum ObtainError {
+    /// There is no such file.
+    #[error("{}: no such file", .0.display())]
+    Missing(PathBuf),
+    /// A directory, a socket, a device.
+    #[error("{}: not a file but {what}", path.display())]
+    NotAFile {
+        /// As given.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// The permissions do not allow it.
+    #[error("{}: permission denied", .0.display())]
+    Denied(PathBuf),
+    /// It cannot be read for another reason.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// As given.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// It is no firmware image, or a damaged one.
+    #[error("{}: {error}", path.display())]
+    NotAnImage {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        error: ImageError,
+    },
+}
+
+impl ObtainError {
+    fn of(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::Missing(path),
+            std::io::ErrorKind::PermissionDenied => Self::Denied(path),
+            _ => Self::Unreadable { path, source },
+        }
+    }
+
+    /// The exit code: a damaged image is refused; a file that is none, or none at all, was given by mistake.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Self::Denied(_) => ExitCode::Denied,
+            Self::NotAnImage { error: ImageError::Empty | ImageError::TooLarge | ImageError::Mistake(_), .. }
+            | Self::Missing(_)
+            | Self::NotAFile { .. }
+            | Self::Unreadable { .. } => ExitCode::Usage,
+            Self::NotAnImage { .. } => ExitCode::Refused,
+        }
+    }
+}
