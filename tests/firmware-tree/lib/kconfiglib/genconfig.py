@@ -1,0 +1,6 @@
+import runpy
+import sys
+
+del sys.path[0]
+sys.path.append("/usr/lib/python3/dist-packages")
+runpy.run_module("genconfig", run_name="__main__")
