@@ -1,5 +1,6 @@
 //! Firmware built from a Klipper or Kalico tree: the tree, its configuration, the toolchain, the build, the proof.
 
+pub mod child;
 mod environment;
 
 pub use environment::Environment;
