@@ -22,6 +22,9 @@ pub struct Dictionary {
     pub commands: BTreeMap<String, i64>,
     /// Ids of the responses by their format.
     pub responses: BTreeMap<String, i64>,
+    /// Values that parameters take by name: `{"pin": {"PA0": [0, 16], "ADC_TEMPERATURE": 254}}`, a number, or the first
+    /// of a range of numbers with its length.
+    pub enumerations: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
     /// SHA-256 of the inflated JSON, as lower-case hex.
     pub sha256: String,
 }
@@ -72,6 +75,8 @@ struct Keys {
     commands: BTreeMap<String, i64>,
     #[serde(default)]
     responses: BTreeMap<String, i64>,
+    #[serde(default)]
+    enumerations: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
 }
 
 fn klipper() -> String {
@@ -103,6 +108,7 @@ impl Dictionary {
             config: keys.config,
             commands: keys.commands,
             responses: keys.responses,
+            enumerations: keys.enumerations,
             sha256: hex(&Sha256::digest(json)),
         })
     }

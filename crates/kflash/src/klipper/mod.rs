@@ -7,4 +7,5 @@ pub mod dictionary;
 pub mod frame;
 pub mod request;
 pub mod vlq;
+pub mod wire;
 pub(crate) mod zlib;
