@@ -1,5 +1,7 @@
 //! Chips: what a board's micro-controller is made of. Data, one TOML file each in `boards/chips/`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{FlashAddr, FlashRange, FlashSize};
@@ -35,6 +37,10 @@ pub struct Chip {
     pub uid_register: Option<FlashAddr>,
     /// The DfuSe bootloader in ROM, where the chip has one that a board's USB can reach.
     pub rom_dfu: Option<RomDfu>,
+    /// What today's Kconfig symbols were called in older trees: `RPXXXX_USB = "RP2040_USB"`, or a beginning of names
+    /// with `*` on both sides. Where a tree lacks a symbol, its former name is asked for.
+    #[serde(default)]
+    pub kconfig_formerly: BTreeMap<String, String>,
     /// Where the facts come from.
     #[serde(default)]
     pub sources: Vec<String>,

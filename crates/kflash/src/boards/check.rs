@@ -7,6 +7,7 @@ use super::BoardError;
 use crate::addr::FlashRange;
 use crate::board::{BootloaderKind, Cable, Entry, InstalledBootloader, Profile, Route};
 use crate::chip::Chip;
+use crate::obtain::build::kconfig::is_symbol;
 use crate::proto::Protocol;
 
 /// A key and what is wrong with it.
@@ -50,6 +51,7 @@ pub(super) fn chip(chip: &Chip) -> Check {
     if !chip.program_unit.0.is_power_of_two() || chip.program_unit.0 > smallest {
         wrong("program-unit", format!("{} bytes is no unit of a sector", chip.program_unit.0))?;
     }
+    formerly(&chip.kconfig_formerly).or_else(|problem| wrong("kconfig-formerly", problem))?;
     Ok(())
 }
 
@@ -166,9 +168,8 @@ fn entry_problem(
 fn kconfig(tables: &[&BTreeMap<String, String>]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for (symbol, value) in tables.iter().copied().flatten() {
-        let name = symbol.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !symbol.is_empty();
-        if !name || symbol.starts_with("CONFIG_") {
-            return Err(format!("{symbol:?} is no symbol such as MACH_STM32"));
+        if !is_symbol(symbol) {
+            return Err(no_symbol(symbol));
         }
         if value.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
             return Err(format!("{symbol}: {value:?} is no value"));
@@ -178,6 +179,25 @@ fn kconfig(tables: &[&BTreeMap<String, String>]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Names on both sides, or beginnings of names on both.
+fn formerly(table: &BTreeMap<String, String>) -> Result<(), String> {
+    for (now, then) in table {
+        if now.ends_with('*') != then.ends_with('*') {
+            return Err(format!("{now:?} and {then:?}: either both end in * or none"));
+        }
+        for name in [now, then] {
+            if !is_symbol(name.strip_suffix('*').unwrap_or(name)) {
+                return Err(no_symbol(name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_symbol(name: &str) -> String {
+    format!("{name:?} is no symbol such as MACH_STM32")
 }
 
 fn key(route: &Route, key: &str) -> String {

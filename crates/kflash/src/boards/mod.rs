@@ -1,7 +1,7 @@
 //! The boards that kflash knows: the set in `boards/`, built in, and profile files by path.
 
 mod check;
-mod nearest;
+pub(crate) mod nearest;
 
 use std::fs;
 use std::io::Read;

@@ -1,10 +1,10 @@
 //! "Did you mean": the most similar of some names.
 
 /// The candidate that differs from `word` by the fewest edits, if they are few.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
     let allowed = 1 + word.len() / 4;
-    let scored = candidates.map(|candidate| (edits(&word, candidate), candidate));
+    let scored = candidates.map(|candidate| (edits(&word, &candidate.to_lowercase()), candidate));
     scored.filter(|&(edits, _)| edits <= allowed).min().map(|(_, candidate)| candidate)
 }
 

@@ -114,6 +114,16 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn former_symbols_are_names_or_beginnings() {
+    let text = BUILT_IN.get_file("chips/rp2040.toml").unwrap().contents_utf8().unwrap();
+    let refused =
+        |to| chip(Path::new("my.toml"), text.replacen("\"RP2040_*\"", to, 1).as_bytes()).unwrap_err().to_string();
+    let both = "my.toml: kconfig-formerly: \"RPXXXX_*\" and \"RP2040_USB\": either both end in * or none";
+    assert_eq!(refused("\"RP2040_USB\""), both);
+    assert_eq!(refused("\"RP*_*\""), "my.toml: kconfig-formerly: \"RP*_*\" is no symbol such as MACH_STM32");
+}
+
+#[test]
 fn a_profile_file_brings_its_own_chip() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine.toml");

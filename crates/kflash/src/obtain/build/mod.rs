@@ -2,5 +2,6 @@
 
 pub mod child;
 mod environment;
+pub mod kconfig;
 
 pub use environment::Environment;
