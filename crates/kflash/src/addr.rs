@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// An absolute address in the memory map of a chip, such as `0x08008000`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlashAddr(pub u32);
 
 /// A number of bytes of flash.
@@ -82,6 +82,37 @@ impl Serialize for FlashAddr {
     }
 }
 
+impl<'de> Deserialize<'de> for FlashAddr {
+    /// From the string that it serializes to, or from a number: TOML has hexadecimal ones.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Address;
+
+        impl Visitor<'_> for Address {
+            type Value = FlashAddr;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address such as 0x08008000")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<FlashAddr, E> {
+                u32::try_from(number).map(FlashAddr).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<FlashAddr, E> {
+                u32::try_from(number).map(FlashAddr).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<FlashAddr, E> {
+                let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+                let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+                number.map(FlashAddr).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Address)
+    }
+}
+
 impl fmt::Display for FlashSize {
     /// `32 KiB`, or plain bytes where it is no multiple.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,5 +126,26 @@ impl fmt::Display for FlashSize {
 impl fmt::Display for FlashRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}..{}", self.start, self.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_it_is_written() {
+        let json = serde_json::to_string(&FlashAddr(0x0800_8000)).unwrap();
+        assert_eq!(json, "\"0x08008000\"");
+        for text in [json.as_str(), "134250496", "\"0x8008000\""] {
+            assert_eq!(serde_json::from_str::<FlashAddr>(text).unwrap(), FlashAddr(0x0800_8000), "{text}");
+        }
+        for text in
+            ["-1", "4294967296", "\"\"", "\"0x\"", "\"0x+1\"", "\"134250496\"", "\"0x100000000\"", "1.5", "null"]
+        {
+            assert!(serde_json::from_str::<FlashAddr>(text).is_err(), "{text}");
+        }
     }
 }

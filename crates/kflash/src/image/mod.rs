@@ -205,6 +205,12 @@ impl Image {
         Ok(image)
     }
 
+    /// The JSON text of the dictionary, as a build leaves it in `klipper.dict`.
+    pub fn dictionary_json(&self) -> Option<Vec<u8>> {
+        // Not kept: only a cache wants it, and it is longer than all else that is known of the image.
+        Some(search::search(&self.segments).ok()??.json)
+    }
+
     /// From the first byte to the last, gaps included. A raw image lies at 0 until its start is known.
     pub fn range(&self) -> FlashRange {
         let start = self.segments.first().map_or(FlashAddr(0), |first| first.addr);

@@ -27,6 +27,8 @@ pub enum SearchError {
 #[derive(Debug)]
 pub(super) struct Found {
     pub dictionary: Dictionary,
+    /// Its JSON text.
+    pub json: Vec<u8>,
     /// Offset in its segment.
     pub at: usize,
 }
@@ -52,7 +54,7 @@ pub(super) fn search(segments: &[Segment]) -> Result<Option<Found>, SearchError>
             next = at + inflated.consumed;
             match (Dictionary::from_json(&inflated.data), &found) {
                 (Err(error), _) => malformed = malformed.or(Some(error)),
-                (Ok(dictionary), None) => found = Some(Found { dictionary, at }),
+                (Ok(dictionary), None) => found = Some(Found { dictionary, json: inflated.data, at }),
                 (Ok(dictionary), Some(first)) if dictionary == first.dictionary => {}
                 (Ok(dictionary), Some(first)) => {
                     return Err(SearchError::Several(first.dictionary.version.clone(), dictionary.version));

@@ -6,7 +6,9 @@ use crate::exit::ExitCode;
 use crate::image::ImageError;
 
 pub mod build;
+pub mod cache;
 mod file;
+pub mod provenance;
 
 pub use file::file;
 
