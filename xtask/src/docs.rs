@@ -12,9 +12,12 @@ use clap_complete::Shell;
 use kflash::board::{Profile, Verified};
 use kflash::boards;
 use kflash::chip::Chip;
+use kflash::config::Config;
 
 /// Files with generated sections.
 const FILES: [&str; 2] = ["README.md", "docs/cli.md"];
+/// The JSON Schema of the configuration.
+const CONFIG_SCHEMA: &str = "schemas/config.schema.json";
 const BEGIN: &str = "<!-- generated: ";
 const BEGIN_END: &str = " -->\n";
 const END: &str = "<!-- end -->";
@@ -26,6 +29,8 @@ pub fn write(root: &Path) -> Result<()> {
         let text = read(&path)?;
         fs::write(&path, generated(&text, root)?).with_context(|| format!("cannot write {file}"))?;
     }
+    fs::create_dir_all(root.join("schemas"))?;
+    fs::write(root.join(CONFIG_SCHEMA), config_schema()?).with_context(|| format!("cannot write {CONFIG_SCHEMA}"))?;
     let man = root.join("target/man");
     fs::create_dir_all(&man)?;
     clap_mangen::generate_to(kflash_cli::command(), &man)?;
@@ -45,11 +50,18 @@ pub fn check(root: &Path) -> Result<()> {
             bail!("{file} is stale: run `cargo xtask docs`");
         }
     }
+    if read(&root.join(CONFIG_SCHEMA))? != config_schema()? {
+        bail!("{CONFIG_SCHEMA} is stale: run `cargo xtask docs`");
+    }
     Ok(())
 }
 
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn config_schema() -> Result<String> {
+    Ok(serde_json::to_string_pretty(&schemars::schema_for!(Config))? + "\n")
 }
 
 /// `text` with every section made anew.

@@ -11,7 +11,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Chore {
-    /// Writes the generated sections of README.md and docs/cli.md, and man pages and completions into target/
+    /// Writes the generated sections of README.md and docs/cli.md, schemas/, and man pages and completions into target/
     Docs {
         /// Write nothing; fail if a section is stale
         #[arg(long)]

@@ -167,15 +167,10 @@ fn entry_problem(
 
 fn kconfig(tables: &[&BTreeMap<String, String>]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
-    for (symbol, value) in tables.iter().copied().flatten() {
-        if !is_symbol(symbol) {
-            return Err(no_symbol(symbol));
-        }
-        if value.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
-            return Err(format!("{symbol}: {value:?} is no value"));
-        }
-        if !seen.insert(symbol) {
-            return Err(format!("{symbol} is set twice on this route"));
+    for (name, value) in tables.iter().copied().flatten() {
+        symbol(name, value)?;
+        if !seen.insert(name) {
+            return Err(format!("{name} is set twice on this route"));
         }
     }
     Ok(())
@@ -200,6 +195,17 @@ fn no_symbol(name: &str) -> String {
     format!("{name:?} is no symbol such as MACH_STM32")
 }
 
+/// Whether a Kconfig symbol (without `CONFIG_`) and its value are such.
+pub(crate) fn symbol(symbol: &str, value: &str) -> Result<(), String> {
+    if !is_symbol(symbol) {
+        return Err(no_symbol(symbol));
+    }
+    if value.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
+        return Err(format!("{symbol}: {value:?} is no value"));
+    }
+    Ok(())
+}
+
 fn key(route: &Route, key: &str) -> String {
     format!("routes.{}.{key}", route.id)
 }
@@ -216,7 +222,7 @@ fn unique<'a>(key: &str, ids: impl Iterator<Item = &'a str>) -> Check {
 }
 
 /// Whether `text` can name a file, an option's value and a key in JSON without quoting.
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
     text.len() <= 64 && text.bytes().all(plain) && text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
 }

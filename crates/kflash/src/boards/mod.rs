@@ -1,6 +1,6 @@
 //! The boards that kflash knows: the set in `boards/`, built in, and profile files by path.
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod nearest;
 
 use std::fs;

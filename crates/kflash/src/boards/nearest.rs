@@ -9,7 +9,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
 }
 
 /// Adds a suggestion to serde's ``unknown field `x`, expected one of `a`, `b` ``; other messages pass unchanged.
-pub(super) fn with_suggestion(message: &str) -> String {
+pub(crate) fn with_suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     match quoted.next() {
         Some(word) if message.starts_with("unknown ") => match nearest(word, quoted) {
