@@ -156,6 +156,31 @@ impl Nor {
         &self.sectors
     }
 
+    /// Bytes that are programmed at once.
+    #[cfg(feature = "swd")]
+    pub(crate) fn unit(&self) -> usize {
+        self.unit
+    }
+
+    /// Indexes of the write-protected sectors.
+    #[cfg(feature = "swd")]
+    pub(crate) fn protected_sectors(&self) -> impl Iterator<Item = usize> + '_ {
+        let protected = |sector: &FlashRange| self.protected.iter().any(|range| range.overlaps(*sector));
+        self.sectors.iter().enumerate().filter(move |(_, sector)| protected(sector)).map(|(index, _)| index)
+    }
+
+    /// Write-protects these sectors and no others.
+    #[cfg(feature = "swd")]
+    pub(crate) fn protect(&mut self, indexes: impl Iterator<Item = usize>) {
+        self.protected = indexes.filter_map(|index| self.sectors.get(index).copied()).collect();
+    }
+
+    /// Forgets what broke the rules so far.
+    #[cfg(feature = "swd")]
+    pub(crate) fn forgive(&mut self) {
+        self.violations.clear();
+    }
+
     /// Puts bytes there as a factory would.
     pub(crate) fn preload(&mut self, addr: u32, bytes: &[u8]) -> Result<(), String> {
         let range = addr

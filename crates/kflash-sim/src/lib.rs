@@ -20,5 +20,7 @@ pub mod mount;
 mod outbox;
 mod rom_dfu;
 mod silicon;
+#[cfg(feature = "swd")]
+pub mod swd;
 mod uart;
 mod usb;
