@@ -20,9 +20,9 @@ use crate::plan::{Known, Target, cable_of};
 use crate::query::{self, RunningFirmware};
 
 /// Klipper's usual rate on a UART; USB ignores it.
-const USUAL_BAUD: u32 = 250_000;
+pub(super) const USUAL_BAUD: u32 = 250_000;
 /// How long running firmware may take to answer: a board that was reset by opening its port boots first.
-const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 
 /// One run on one device.
 pub(crate) struct Run<'a> {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use self::operations::Layout;
 pub use self::route::cable_of;
+pub(crate) use self::route::{Head, Seen, suggest};
 use crate::addr::{FlashAddr, FlashRange};
 use crate::board::{BoardWarning, BootloaderKind, Profile, Route, WarningTime};
 use crate::chip::Chip;

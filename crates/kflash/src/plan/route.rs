@@ -1,12 +1,12 @@
-//! Which of a board's routes fits what is known.
+//! Which of a board's routes fits what is known: with an image, and for one that is still to be made.
 
 use crate::addr::FlashAddr;
-use crate::board::{BootloaderKind, Cable, InstalledBootloader, Route};
+use crate::board::{BootloaderKind, Cable, InstalledBootloader, Profile, Route};
 use crate::discover::{Device, Mode};
 use crate::event::{Check, Verdict};
 use crate::klipper::dictionary::{BuiltFor, Dictionary};
 use crate::proto::Protocol;
-use crate::query::Resident;
+use crate::query::{Resident, RunningFirmware};
 
 use super::Known;
 
@@ -91,11 +91,7 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
         Some(resident) => narrowing.keep(
             "resident bootloader is the one presumed",
             format!("{} holds {}", known.chip.flash_start, resident.name()),
-            |chosen| match resident {
-                Resident::Katapult => chosen.bootloader.kind == BootloaderKind::Katapult,
-                Resident::Other => chosen.bootloader.kind == BootloaderKind::Vendor,
-                Resident::Nothing => false,
-            },
+            |chosen| chosen.bootloader.kind.is(resident),
         )?,
         None if behind_another => {
             let (verdict, evidence) = match spoken {
@@ -110,7 +106,141 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
     narrowing.left.first().copied()
 }
 
+/// What was seen of a board before there is an image for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen<'a> {
+    /// The board.
+    pub profile: &'a Profile,
+    /// Where its chip's flash starts.
+    pub flash_start: FlashAddr,
+    /// The device; `None` where there is none.
+    pub device: Option<&'a Device>,
+    /// What runs on it.
+    pub running: Option<&'a RunningFirmware>,
+    /// Where the Katapult that answers starts applications.
+    pub katapult_starts: Option<FlashAddr>,
+    /// What its ROM bootloader reads at the flash's start.
+    pub head: Option<Head>,
+}
+
+/// What lies in a flash, as read from the ROM bootloader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// Katapult.
+    Katapult,
+    /// No code.
+    Nothing,
+    /// Other code: an application, or a vendor's bootloader. The addresses, of those at which the board's
+    /// applications may start behind the latter, where one does.
+    Other(Vec<FlashAddr>),
+}
+
+/// The first of the board's routes that nothing seen contradicts. Every comparison made goes into `checks`; `None` if one
+/// of them disagrees with all routes.
+pub(crate) fn suggest<'a>(seen: &Seen<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'a>> {
+    let with_bootloader = |route| Some(Chosen { route, bootloader: seen.profile.bootloader_of(route)? });
+    let mut narrowing = Narrowing { left: seen.profile.routes.iter().filter_map(with_bootloader).collect(), checks };
+    let Some(device) = seen.device else { return narrowing.left.first().copied() };
+
+    let cable = cable_of(device);
+    let routes = narrowing.names();
+    narrowing.keep(
+        "board can be flashed over this cable",
+        format!("device is reached over {}; this board's routes: {routes}", cable.name()),
+        |chosen| chosen.route.cable == cable,
+    )?;
+    let spoken = match device.mode {
+        Mode::Katapult => Some(Protocol::Katapult),
+        Mode::Dfu => Some(Protocol::Dfuse),
+        _ => None,
+    };
+    if let Some(spoken) = spoken {
+        let routes = narrowing.names();
+        narrowing.keep(
+            "a route uses the bootloader that answers",
+            format!("device is in {}; routes over this cable: {routes}", spoken.name()),
+            |chosen| chosen.route.protocol == spoken,
+        )?;
+    }
+
+    let running = seen.running.and_then(|running| running.app_start);
+    let start = running.map(|start| (start, "running vector table lies")).or_else(|| {
+        let start = seen.katapult_starts?;
+        Some((start, "Katapult starts applications"))
+    });
+    if let Some((start, says)) = start {
+        let routes = narrowing.names_with_start();
+        narrowing.keep(
+            "a route leads to where this board's application starts",
+            format!("{says} at {start}; routes: {routes}"),
+            |chosen| chosen.bootloader.app_start == start,
+        )?;
+    } else if seen.running.is_some() {
+        narrowing.checks.push(Check {
+            name: "a route leads to where this board's application starts".into(),
+            verdict: Verdict::NotProvable,
+            evidence: "neither the chip nor the running firmware tells where its vector table lies".into(),
+        });
+    }
+
+    let name = "a route presumes the bootloader that is installed";
+    let at = seen.flash_start;
+    if let Some(resident) = seen.running.and_then(|running| running.resident) {
+        narrowing
+            .keep(name, format!("{at} holds {}", resident.name()), |chosen| chosen.bootloader.kind.is(resident))?;
+    }
+    let kind = |kind| move |chosen: &Chosen<'_>| chosen.bootloader.kind == kind;
+    match &seen.head {
+        Some(Head::Katapult) => {
+            let evidence = format!("{at} holds {}", Resident::Katapult.name());
+            narrowing.keep(name, evidence, kind(BootloaderKind::Katapult))?;
+        }
+        Some(Head::Nothing) => {
+            narrowing.keep(name, format!("{at} holds no code"), kind(BootloaderKind::None))?;
+        }
+        Some(Head::Other(starts)) => narrowing.keep_other(name, at, starts, seen.profile)?,
+        None => {}
+    }
+    narrowing.left.first().copied()
+}
+
+impl BootloaderKind {
+    /// Whether `resident`, found before an application that starts elsewhere, is of this kind.
+    fn is(self, resident: Resident) -> bool {
+        match resident {
+            Resident::Katapult => self == Self::Katapult,
+            Resident::Other => self == Self::Vendor,
+            Resident::Nothing => false,
+        }
+    }
+}
+
 impl<'a> Narrowing<'a, '_> {
+    fn names_with_start(&self) -> String {
+        let name = |chosen: &Chosen<'_>| format!("{} for {}", chosen.route.id, chosen.bootloader.app_start);
+        self.left.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Keeps the routes that fit code that is not Katapult's. A vendor's bootloader whose application was never written,
+    /// or was cut off, looks like an application without a bootloader: to take one for the other would overwrite it.
+    fn keep_other(&mut self, name: &str, at: FlashAddr, starts: &[FlashAddr], profile: &Profile) -> Option<()> {
+        let other = format!("{at} holds other code than Katapult");
+        if let [start, ..] = starts {
+            return self.keep(name, format!("{other}, and an application starts at {start}"), |chosen| {
+                chosen.bootloader.kind == BootloaderKind::Vendor && chosen.bootloader.app_start == *start
+            });
+        }
+        self.left.retain(|chosen| chosen.bootloader.kind != BootloaderKind::Katapult);
+        let vendors = profile.bootloaders.iter().any(|it| it.kind == BootloaderKind::Vendor);
+        if vendors && !self.left.is_empty() {
+            let routes = self.names();
+            let evidence =
+                format!("{other}: an application, or a vendor's bootloader without one; name the route: {routes}");
+            return self.keep(name, evidence, |_| false);
+        }
+        self.keep(name, other, |_| true)
+    }
+
     fn names(&self) -> String {
         let names: Vec<_> = self.left.iter().map(|chosen| chosen.route.id.as_str()).collect();
         names.join(", ")
