@@ -1,12 +1,13 @@
 //! What is compared before anything is written.
 
 use crate::addr::{FlashAddr, FlashRange};
-use crate::board::Cable;
-use crate::chip::{DfuQuirk, DfuSerial};
+use crate::board::{Cable, Profile};
+use crate::chip::{Chip, DfuQuirk, DfuSerial};
 use crate::discover::Mode;
 use crate::event::{Check, Verdict};
 use crate::identify::ST_DFU;
-use crate::klipper::dictionary::BuiltFor;
+use crate::image::Image;
+use crate::klipper::dictionary::{BuiltFor, Dictionary};
 use crate::proto::Protocol;
 use crate::proto::dfuse::rom_serial;
 use crate::query::{self, Resident};
@@ -25,41 +26,74 @@ fn open(name: &str, verdict: Verdict, evidence: &str) -> Check {
     Check { name: name.into(), verdict, evidence: evidence.into() }
 }
 
-fn carries(known: &Known<'_>) -> String {
-    format!("{} carries {}", known.profile.id, known.chip.mcu.join(" or "))
+fn carries(profile: &Profile, chip: &Chip) -> String {
+    format!("{} carries {}", profile.id, chip.mcu.join(" or "))
 }
 
 /// Checks of the image alone and against the chip that the board carries.
 pub fn image(known: &Known<'_>) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let board = carries(known);
-    match &known.image.dictionary {
-        Some(dictionary) => {
-            let mcu = dictionary.mcu().unwrap_or("no MCU at all");
-            let agrees = known.chip.is(mcu);
-            checks.push(check("image is for this board's MCU", agrees, format!("dictionary names {mcu}; {board}")));
-        }
-        None if known.image.katapult.is_some() => {
-            let evidence = "it is a Katapult bootloader; only applications are flashed".into();
-            checks.push(check("image is a Klipper application", false, evidence));
-        }
-        None => {
-            let evidence = "it holds no data dictionary, so that neither its MCU nor its run can be proven".into();
-            checks.push(check("image is a Klipper application", false, evidence));
-        }
-    }
+    let mut checks = vec![application(known.image, known.profile, known.chip)];
     if let Some(dictionary) = &known.image.dictionary {
-        let cable = cable_of(known.device);
-        let built = match dictionary.built_for() {
-            BuiltFor::Usb => "USB".into(),
-            BuiltFor::Uart(baud) => format!("a UART at {baud} baud"),
-            BuiltFor::Can => "CAN".into(),
-            BuiltFor::CanBridge => "a USB-CAN bridge".into(),
-        };
-        let evidence = format!("image talks over {built}; the device is reached over {}", cable.name());
-        checks.push(check("image talks over the cable in use", cable_of_build(dictionary) == Some(cable), evidence));
+        checks.push(cable(dictionary, cable_of(known.device), "the device is reached over"));
     }
     checks
+}
+
+/// Whether an image is an application for the chip of a board.
+pub fn application(image: &Image, profile: &Profile, chip: &Chip) -> Check {
+    let name = "image is a Klipper application";
+    match &image.dictionary {
+        Some(dictionary) => {
+            let mcu = dictionary.mcu().unwrap_or("no MCU at all");
+            let evidence = format!("dictionary names {mcu}; {}", carries(profile, chip));
+            check("image is for this board's MCU", chip.is(mcu), evidence)
+        }
+        None if image.katapult.is_some() => {
+            check(name, false, "it is a Katapult bootloader; only applications are flashed".into())
+        }
+        None => {
+            let evidence = "it holds no data dictionary, so that neither its MCU nor its run can be proven";
+            check(name, false, evidence.into())
+        }
+    }
+}
+
+/// Whether an image of this dictionary talks over `cable`, which something (`the device is reached over`) asks for.
+pub fn cable(dictionary: &Dictionary, cable: Cable, asks: &str) -> Check {
+    let built = match dictionary.built_for() {
+        BuiltFor::Usb => "USB".into(),
+        BuiltFor::Uart(baud) => format!("a UART at {baud} baud"),
+        BuiltFor::Can => "CAN".into(),
+        BuiltFor::CanBridge => "a USB-CAN bridge".into(),
+    };
+    let evidence = format!("image talks over {built}; {asks} {}", cable.name());
+    check("image talks over the cable in use", cable_of_build(dictionary) == Some(cable), evidence)
+}
+
+/// Whether an image, which writing takes up to `end`, lies between where applications start and the end of the flash.
+pub fn region(image: FlashRange, end: FlashAddr, app_start: FlashAddr, flash: FlashRange) -> Check {
+    check(
+        "image fits the application region",
+        image.start >= app_start && end <= flash.end(),
+        format!("image takes {image} ({}); application region is {app_start}..{}", image.size, flash.end()),
+    )
+}
+
+/// Whether an image that lies at `range` begins with a vector table that leads into it.
+pub fn vector_table(image: &Image, range: FlashRange, chip: &Chip) -> Check {
+    let name = "vector table is sane";
+    let Some(vectors) = image.vector_table else {
+        return check(name, false, "image does not begin with one".into());
+    };
+    let stack = vectors.stack_pointer;
+    let in_ram = chip.ram.iter().any(|ram| stack > ram.start && stack <= ram.end());
+    let handler = FlashAddr(vectors.reset.0 & !1);
+    let in_image = range.contains(handler) || (chip.runs_from_ram && chip.ram.iter().any(|ram| ram.contains(handler)));
+    check(
+        name,
+        in_ram && in_image && vectors.reset.0 & 1 == 1,
+        format!("stack pointer {stack}, reset vector {}; image takes {range}", vectors.reset),
+    )
 }
 
 /// Checks of the image at its address.
@@ -67,30 +101,8 @@ pub fn placement(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout, image:
     let mut checks = Vec::new();
     let app_start = chosen.bootloader.app_start;
     let flash = known.flash();
-    checks.push(check(
-        "image fits the application region",
-        image.start >= app_start && layout.written.end() <= flash.end(),
-        format!("image takes {image} ({}); application region is {app_start}..{}", image.size, flash.end()),
-    ));
-
-    match known.image.vector_table {
-        Some(vectors) => {
-            let stack = vectors.stack_pointer;
-            let in_ram = known.chip.ram.iter().any(|ram| stack > ram.start && stack <= ram.end());
-            let handler = FlashAddr(vectors.reset.0 & !1);
-            let in_image = if known.chip.runs_from_ram {
-                image.contains(handler) || known.chip.ram.iter().any(|ram| ram.contains(handler))
-            } else {
-                image.contains(handler)
-            };
-            checks.push(check(
-                "vector table is sane",
-                in_ram && in_image && vectors.reset.0 & 1 == 1,
-                format!("stack pointer {stack}, reset vector {}; image takes {image}", vectors.reset),
-            ));
-        }
-        None => checks.push(check("vector table is sane", false, "image does not begin with one".into())),
-    }
+    checks.push(region(image, layout.written.end(), app_start, flash));
+    checks.push(vector_table(known.image, image, known.chip));
 
     let first = layout.sectors.first();
     checks.push(check(
@@ -110,7 +122,7 @@ pub fn running(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<C
     let Some(running) = known.running else {
         // A hint that proves nothing; but a device that contradicts the board is not asked to leave for its bootloader.
         if let Some(mcu) = &known.device.mcu {
-            let evidence = format!("its USB product string names {mcu}; {}", carries(known));
+            let evidence = format!("its USB product string names {mcu}; {}", carries(known.profile, known.chip));
             checks.push(check("device's MCU is this board's", known.chip.is(mcu), evidence));
         }
         return checks;

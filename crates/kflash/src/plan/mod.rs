@@ -3,7 +3,7 @@
 //! A plan is made twice: before the bootloader is entered, from what can be known without resetting the board, and
 //! again with the bootloader's own word.
 
-mod checks;
+pub(crate) mod checks;
 mod operations;
 mod route;
 

@@ -1,7 +1,10 @@
 //! What git, make and the compilers see of the caller's environment.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::Command;
+
+use rustix::fs::{Access, access};
 
 /// Variables that a build may see. All else stays outside: a person's `MAKEFLAGS`, `OUT`, `KCONFIG_CONFIG`,
 /// `CROSS_PREFIX` or `PYTHONPATH` would change the firmware, their `GIT_DIR` the tree.
@@ -50,6 +53,13 @@ impl Environment {
         let mut command = self.with(&PASSED, program.as_ref());
         command.envs(self.of_list(&NETWORK));
         command
+    }
+
+    /// Where `program` is on the `PATH`.
+    pub fn find(&self, program: &str) -> Option<PathBuf> {
+        let (_, path) = self.variables.iter().find(|(name, _)| name == "PATH")?;
+        let is_program = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
+        std::env::split_paths(path).map(|folder| folder.join(program)).find(is_program)
     }
 
     fn with(&self, names: &[&str], program: &OsStr) -> Command {

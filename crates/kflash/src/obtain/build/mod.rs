@@ -2,6 +2,11 @@
 
 pub mod child;
 mod environment;
+mod jobserver;
 pub mod kconfig;
+pub mod make;
+pub mod prove;
+pub mod toolchain;
 
 pub use environment::Environment;
+pub use jobserver::JobServer;
