@@ -68,9 +68,9 @@ fn running_firmware_tells() {
         let before = bench.running();
         let told = ask(&bench, true).unwrap_or_else(|error| panic!("{scene:?}: {error}: {:?}", error.details));
         assert_eq!(Some(told.route.id.as_str()), expected(&profile, &scene, None), "{scene:?}: {:?}", told.checks);
-        assert_eq!(told.unheard, None);
+        assert_eq!(told.heard.unheard, None);
         assert!(told.checks.iter().all(|check| check.verdict != Verdict::Disagrees), "{:?}", told.checks);
-        assert!(told.running.is_some() && told.device.is_some());
+        assert!(told.heard.running.is_some() && told.heard.device.is_some());
         assert_eq!(bench.running(), before, "asking changes nothing");
         assert!(bench.is_unchanged());
         // Neither the lock nor the port is held any longer.
@@ -93,7 +93,7 @@ fn a_board_in_katapult_tells() {
         assert_eq!(bench.running(), Running::Katapult, "{scene:?}");
         let told = ask(&bench, true).unwrap_or_else(|error| panic!("{scene:?}: {error}: {:?}", error.details));
         assert_eq!(Some(told.route.id.as_str()), expected(&profile, &scene, Some(Protocol::Katapult)), "{scene:?}");
-        assert_eq!((told.unheard, told.running), (None, None));
+        assert_eq!((&told.heard.unheard, &told.heard.running), (&None, &None));
         assert_eq!(bench.running(), Running::Katapult, "asking changes nothing");
         flashes(&bench, &told.route.id);
         count += 1;
@@ -160,8 +160,8 @@ fn what_is_not_heard_is_said_and_the_profile_decides() {
     let scene = Scene::usb("fysetc-spider", "vendor-64k", 9000);
     let unheard = |bench: &Bench, may_reset| {
         let told = ask(bench, may_reset).unwrap();
-        assert_eq!(told.running, None);
-        (told.route.id, told.unheard.map(|unheard| unheard.to_string()).unwrap_or_default())
+        assert_eq!(told.heard.running, None);
+        (told.route.id, told.heard.unheard.map(|unheard| unheard.to_string()).unwrap_or_default())
     };
 
     // klippy has the port.
@@ -199,5 +199,5 @@ fn a_device_that_is_ambiguous_is_not_guessed() {
     let error = ask(&bench, true).expect_err("every STM32 looks like this");
     assert_eq!(error.exit, ExitCode::Refused);
     bench.request.selectors = vec![Selector::Serial("no such".into())];
-    assert!(matches!(ask(&bench, true).unwrap().unheard, Some(Unheard::NoDevice { .. })));
+    assert!(matches!(ask(&bench, true).unwrap().heard.unheard, Some(Unheard::NoDevice { .. })));
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 pub use self::failure::{BoardState, FailureKind, FlashError};
-pub use self::route::{Suggestion, Unheard, Wanted};
+pub use self::route::{Heard, Suggestion, Unheard, Wanted};
 pub(crate) use self::run::Run;
 use crate::apply::{self, ApplyError, Progress};
 use crate::board::Profile;

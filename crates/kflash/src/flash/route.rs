@@ -38,20 +38,29 @@ pub struct Wanted<'a> {
     pub may_reset: bool,
 }
 
-/// A route, and what speaks for it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Suggestion {
-    /// The first of the board's routes that nothing seen contradicts.
-    pub route: Route,
+/// What a device told, which is free again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
     /// The device; `None` where there is none.
     pub device: Option<Device>,
     /// What runs on it.
     pub running: Option<RunningFirmware>,
+    /// Why the device itself was not heard, where it was not.
+    pub unheard: Option<Unheard>,
+    katapult_starts: Option<FlashAddr>,
+    head: Option<Head>,
+}
+
+/// A route, and what speaks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suggestion {
+    /// The first of the board's routes that nothing seen contradicts. Where the device was not heard, it follows from the
+    /// profile's order and what sysfs shows.
+    pub route: Route,
     /// What was compared.
     pub checks: Vec<Check>,
-    /// Why the device itself was not heard, where it was not: the route then follows from the profile's order and what
-    /// sysfs shows.
-    pub unheard: Option<Unheard>,
+    /// What the device told.
+    pub heard: Heard,
 }
 
 /// Why a device was not heard.
@@ -89,15 +98,24 @@ struct Told {
 
 impl Flasher<'_> {
     /// The first route of the board that nothing contradicts which the device shows: its cable, the bootloader that it
-    /// is in, where its running application starts and what lies before that. The device is locked and asked meanwhile, and
-    /// free again afterwards. Changes nothing on it.
-    ///
-    /// A device that is missing, held by another process or silent is told in [`Suggestion::unheard`].
+    /// is in, where its running application starts and what lies before that.
     ///
     /// # Errors
     ///
-    /// A device that is ambiguous or may not be opened, and one that contradicts every route.
+    /// Those of [`hear`](Self::hear), and a device that contradicts every route.
     pub fn route(&self, wanted: &Wanted<'_>, events: Events<'_>) -> Result<Suggestion, FlashError> {
+        let heard = self.hear(wanted, events)?;
+        let (route, checks) = heard.route(wanted)?;
+        Ok(Suggestion { route, checks, heard })
+    }
+
+    /// Asks the device what it holds and runs, under its lock, and lets it go again. Changes nothing on it. A device that
+    /// is missing, held by another process or silent is no error: see [`Heard::unheard`].
+    ///
+    /// # Errors
+    ///
+    /// A device that is ambiguous or may not be opened.
+    pub fn hear(&self, wanted: &Wanted<'_>, events: Events<'_>) -> Result<Heard, FlashError> {
         events(Event::Phase { phase: Phase::Look, what: "looking for the device".into(), total: None });
         let scan = self.host.scan()?;
         let (device, told) = match identify::select(&scan, wanted.selectors, wanted.profile, wanted.chip) {
@@ -112,27 +130,8 @@ impl Flasher<'_> {
             Ok(told) => (told, None),
             Err(unheard) => (Told::default(), Some(unheard)),
         };
-        let seen = Seen {
-            profile: wanted.profile,
-            flash_start: wanted.chip.flash_start,
-            device: device.as_ref(),
-            running: told.running.as_ref(),
-            katapult_starts: told.katapult_starts,
-            head: told.head,
-        };
-        let mut checks = Vec::new();
-        let Some(chosen) = plan::suggest(&seen, &mut checks) else {
-            let message = format!("no route of {} fits what the device shows", wanted.profile.id);
-            let refused = FlashError::new(ExitCode::Refused, FailureKind::CheckFailed, BoardState::Untouched, message);
-            let disagree = checks.into_iter().filter(|check| check.verdict == Verdict::Disagrees);
-            let details = disagree.map(|Check { name, evidence, .. }| format!("{name}: {evidence}")).collect();
-            let refused = FlashError { details, ..refused };
-            return Err(match &device {
-                Some(device) => refused.at(&device.place),
-                None => refused,
-            });
-        };
-        Ok(Suggestion { route: chosen.route.clone(), device, running: told.running, checks, unheard })
+        let Told { running, katapult_starts, head } = told;
+        Ok(Heard { device, running, unheard, katapult_starts, head })
     }
 
     /// What the device says; `Err` inside where it is not heard.
@@ -229,6 +228,30 @@ impl Flasher<'_> {
             }
         };
         Ok(Told { head: Some(head), ..Told::default() })
+    }
+}
+
+impl Heard {
+    /// The first of the board's routes that nothing heard contradicts, and what was compared.
+    pub fn route(&self, wanted: &Wanted<'_>) -> Result<(Route, Vec<Check>), FlashError> {
+        let seen = Seen {
+            profile: wanted.profile,
+            flash_start: wanted.chip.flash_start,
+            device: self.device.as_ref(),
+            running: self.running.as_ref(),
+            katapult_starts: self.katapult_starts,
+            head: self.head.as_ref(),
+        };
+        let mut checks = Vec::new();
+        if let Some(chosen) = plan::suggest(&seen, &mut checks) {
+            return Ok((chosen.route.clone(), checks));
+        }
+        let disagree = checks.into_iter().filter(|check| check.verdict == Verdict::Disagrees);
+        let details = disagree.map(|Check { name, evidence, .. }| format!("{name}: {evidence}")).collect();
+        let message = format!("no route of {} fits what the device shows", wanted.profile.id);
+        let refused = FlashError::new(ExitCode::Refused, FailureKind::CheckFailed, BoardState::Untouched, message);
+        let place = self.device.as_ref().map(|device| device.place.clone());
+        Err(FlashError { place, details, ..refused })
     }
 }
 

@@ -107,7 +107,7 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
 }
 
 /// What was seen of a board before there is an image for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     /// The board.
     pub profile: &'a Profile,
@@ -120,7 +120,7 @@ pub(crate) struct Seen<'a> {
     /// Where the Katapult that answers starts applications.
     pub katapult_starts: Option<FlashAddr>,
     /// What its ROM bootloader reads at the flash's start.
-    pub head: Option<Head>,
+    pub head: Option<&'a Head>,
 }
 
 /// What lies in a flash, as read from the ROM bootloader.
@@ -190,7 +190,7 @@ pub(crate) fn suggest<'a>(seen: &Seen<'a>, checks: &mut Vec<Check>) -> Option<Ch
             .keep(name, format!("{at} holds {}", resident.name()), |chosen| chosen.bootloader.kind.is(resident))?;
     }
     let kind = |kind| move |chosen: &Chosen<'_>| chosen.bootloader.kind == kind;
-    match &seen.head {
+    match seen.head {
         Some(Head::Katapult) => {
             let evidence = format!("{at} holds {}", Resident::Katapult.name());
             narrowing.keep(name, evidence, kind(BootloaderKind::Katapult))?;
