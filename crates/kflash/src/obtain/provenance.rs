@@ -189,6 +189,11 @@ impl Provenance {
         matches!(&self.origin, Origin::Built(built) if built.dirty)
     }
 
+    /// Whether it was made for this board, or flashed to one.
+    pub fn is_for(&self, board: &BoardId) -> bool {
+        self.boards.iter().any(|made_for| made_for.board == *board)
+    }
+
     fn check(&self) -> Result<(), ProvenanceError> {
         let rules = [
             (self.format == FORMAT, "its layout is of another version of kflash"),

@@ -83,12 +83,17 @@ impl Cache {
         Ok(found)
     }
 
+    /// Where the image of `key` lies.
+    pub(super) fn image_path(&self, key: &Key) -> PathBuf {
+        self.at_folder(IMAGES).join(key.to_string())
+    }
+
     /// The image of `key`; that it was looked at is not noted.
     pub(super) fn look(&self, key: &Key) -> Result<Lookup, CacheError> {
         if !self.is_there()? {
             return Ok(Lookup::Absent);
         }
-        let path = self.at_folder(IMAGES).join(key.to_string());
+        let path = self.image_path(key);
         let damaged = |path, what| Ok(Lookup::Damaged(Damage { key: Some(*key), path, what }));
         for _ in 0..ATTEMPTS {
             let folder = match Folder::open(&path) {

@@ -20,6 +20,7 @@ pub enum Shelf {
 }
 
 pub(super) const IMAGES: &str = "images";
+pub(super) const DEVICES: &str = "devices";
 pub(super) const TMP: &str = "tmp";
 pub(super) const LOCKS: &str = "locks";
 /// The directory of the output of builds.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
+use super::files::Folder;
 use super::folder::LOCKS;
 use super::{Cache, CacheError, Key, Shelf};
 
@@ -53,7 +54,7 @@ impl Cache {
     }
 
     /// Claims the directory `name` on a shelf, which may not be there yet: shared with others who only read it, or alone.
-    /// It is not removed meanwhile. `waiting` as for [`Cache::claim`].
+    /// It is not removed meanwhile, and counts as used now. `waiting` as for [`Cache::claim`].
     pub fn claim_folder(
         &self,
         shelf: Shelf,
@@ -67,6 +68,9 @@ impl Cache {
         let lock = self.make(LOCKS)?.join(folder_lock(shelf, name));
         let path = self.make(shelf.name())?.join(name);
         let file = wait(&lock, shared, waiting)?;
+        if let (Some(_), Ok(folder)) = (&file, Folder::open(&path)) {
+            folder.touch();
+        }
         Ok(file.map(|file| Claim::new(file, path)))
     }
 

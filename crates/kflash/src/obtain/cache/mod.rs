@@ -16,10 +16,12 @@
 //! used if it belongs to this user or to root, and nobody else may write to it; one that kflash makes is for its user
 //! alone.
 
+mod device;
 mod entry;
 mod error;
 mod files;
 mod folder;
+mod gc;
 mod key;
 mod lock;
 mod scratch;
@@ -28,9 +30,11 @@ mod store;
 
 use std::path::{Path, PathBuf};
 
+pub use self::device::{DeviceKeys, Memory, Previous, Ran, RanImage, Remembered};
 pub use self::entry::{Entry, Listed, Lookup};
 pub use self::error::{CacheError, Damage};
 pub use self::folder::{LOGS, Shelf};
+pub use self::gc::{NotRemoved, Removed, Swept, Why};
 pub use self::key::Key;
 pub use self::lock::Claim;
 pub use self::scratch::Scratch;

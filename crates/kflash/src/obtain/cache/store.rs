@@ -105,7 +105,7 @@ impl Cache {
 
     /// Removes what the cache holds for `key`, damaged or not; whether there was something.
     pub fn remove(&self, key: &Key) -> Result<bool, CacheError> {
-        let path = self.at_folder(IMAGES).join(key.to_string());
+        let path = self.image_path(key);
         if !self.is_there()? || fs::symlink_metadata(&path).is_err() {
             return Ok(false);
         }
@@ -114,7 +114,7 @@ impl Cache {
 
     /// Removes something in the cache: first out of its place in one step, so that nobody sees half of it. Returns whether
     /// it was still there.
-    fn discard(&self, path: &Path) -> Result<bool, CacheError> {
+    pub(super) fn discard(&self, path: &Path) -> Result<bool, CacheError> {
         let scratch = self.scratch("remove")?;
         let _lock = self.write_lock()?;
         match fs::rename(path, scratch.path().join("removed")) {

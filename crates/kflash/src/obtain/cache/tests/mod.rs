@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod device;
+mod gc;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
