@@ -28,6 +28,8 @@ pub mod image;
 pub mod klipper;
 pub mod link;
 mod lock;
+#[cfg(feature = "moonraker")]
+pub mod moonraker;
 pub mod obtain;
 pub mod plan;
 pub mod proto;

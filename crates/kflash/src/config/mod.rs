@@ -223,6 +223,12 @@ impl ApiKey {
         let fits = (1..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         fits.then(|| Self(text.to_owned()))
     }
+
+    /// The key itself.
+    #[cfg(feature = "moonraker")]
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
 }
 
 impl<'de> Deserialize<'de> for ApiKey {
