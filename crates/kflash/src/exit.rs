@@ -1,9 +1,9 @@
 //! Exit codes: stable, and the vocabulary of a Job's `podFailurePolicy`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a run ended, as the process's exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum ExitCode {

@@ -13,6 +13,7 @@ pub mod board;
 pub mod boards;
 pub mod chip;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 mod confirm;
 pub mod digest;

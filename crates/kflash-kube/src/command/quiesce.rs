@@ -1,0 +1,141 @@
+//! `kubectl kflash quiesce`: the sidecar.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kflash::cluster::{Gate, Workload, file};
+use kflash::exit::ExitCode;
+use kflash::obtain;
+use kflash_kube::events;
+use kflash_kube::gate::{Answer, Printer};
+use kflash_kube::lease::Identity;
+use kflash_kube::quiesce::{Order, Sidecar, Wanted};
+use kflash_kube::step::Step;
+use kflash_kube::stop;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time;
+
+use super::{Cli, Failure, print};
+
+/// For how long the last Events are waited for, when Klipper is back already.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+/// Stops Klipper for the flash in the same pod, and gives it back: the sidecar of a flash Job
+///
+/// Asks Moonraker whether the printer prints, notes on the printer's Lease how many replicas Klipper has, scales it to
+/// nothing and waits until its pods are gone. Then, or if the gate stays shut, it tells the container that flashes, in
+/// gate.json of the shared directory. On SIGTERM, which the kubelet sends when that container has ended, Klipper gets
+/// its replicas back. What is still owed if this is killed, another pod of the same Job, the next Job, or
+/// `kubectl kflash restore` pays.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The printer's Lease
+    #[arg(long, value_name = "NAME")]
+    lease: String,
+    /// What runs Klipper: deployment/NAME or statefulset/NAME
+    #[arg(long, value_name = "KIND/NAME")]
+    workload: Workload,
+    /// UID of this Job: the pod's label batch.kubernetes.io/controller-uid
+    #[arg(long, value_name = "UID")]
+    job_uid: String,
+    /// Name of this Job: the pod's label batch.kubernetes.io/job-name
+    #[arg(long, value_name = "NAME")]
+    job: String,
+    /// Name of this pod
+    #[arg(long, value_name = "NAME")]
+    pod: String,
+    /// Directory that is shared with the container that flashes
+    #[arg(long, value_name = "DIR")]
+    shared: PathBuf,
+    /// Image that will be flashed: where the board runs it already, Klipper is not stopped
+    #[arg(long, value_name = "FILE")]
+    firmware: Option<PathBuf>,
+    /// Klipper's name of the micro-controller
+    #[arg(long, value_name = "NAME", default_value = "mcu")]
+    mcu: String,
+    /// Seconds to wait for a print to end, or for another flash, instead of refusing
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u64,
+    /// Seconds that Klipper's pods may take to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    stop_timeout: u64,
+    /// Take a Moonraker that does not answer for a printer that does nothing
+    #[arg(long)]
+    trust_silence: bool,
+}
+
+pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
+    let failed = |error| Failure::new(ExitCode::Internal, &format!("cannot take signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut asked = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+
+    let cluster = match cli.connect.cluster().await {
+        Ok(cluster) => cluster,
+        Err(failure) => {
+            // If it ended, it would be started again, and the flash would wait for ever.
+            print::failure(&failure, cli.json);
+            let gate = Gate::Refused { exit: failure.exit, reason: failure.message };
+            gate.write(&args.shared.join(file::GATE)).map_err(|error| Failure::new(ExitCode::Internal, &error))?;
+            asked().await;
+            return Ok(ExitCode::Ok);
+        }
+    };
+    let who = Identity { uid: args.job_uid.clone(), job: args.job.clone() };
+    let order = Order {
+        lease: args.lease.clone(),
+        workload: args.workload.clone(),
+        who: who.clone(),
+        shared: args.shared.clone(),
+        image: args.firmware.as_deref().map(|path| wanted(path, &args.mcu)),
+        wait: Duration::from_secs(args.wait),
+        end: Duration::from_secs(args.stop_timeout),
+        trusting: args.trust_silence,
+    };
+    let (stopper, stop) = stop::channel();
+    let (recorder, writer) = events::channel();
+    let writing = {
+        let (cluster, who, pod) = (cluster.clone(), who.clone(), args.pod.clone());
+        tokio::spawn(async move { writer.run(&cluster, &who, &pod).await })
+    };
+    let ended = {
+        let steps = |step: Step| {
+            print::step(&step, cli.json);
+            recorder.record(&step);
+        };
+        let sidecar = Sidecar { cluster: &cluster, printer: &Unasked, order: &order, stop: &stop, steps: &steps };
+        let twice = async {
+            asked().await;
+            stopper.request();
+            asked().await;
+        };
+        tokio::select! {
+            ended = sidecar.run() => Some(ended),
+            () = twice => None,
+        }
+    };
+    drop(recorder);
+    let _ = time::timeout(LAST_EVENTS, writing).await;
+    let owed = format!("what is owed stands on the Lease: kubectl kflash restore --lease {}", args.lease);
+    match ended {
+        Some(Ok(())) => Ok(ExitCode::Ok),
+        Some(Err(error)) => Err(Failure::new(error.exit(), &format!("{error}; {owed}"))),
+        None => Err(Failure::new(ExitCode::Cancelled, &format!("ended by a second signal; {owed}"))),
+    }
+}
+
+/// A printer without a Moonraker to ask.
+struct Unasked;
+
+impl Printer for Unasked {
+    async fn ask(&self) -> Answer {
+        Answer::Unreachable("no Moonraker was named".into())
+    }
+}
+
+/// What the image at `path` makes of the board's micro-controller `mcu`.
+fn wanted(path: &Path, mcu: &str) -> Result<Wanted, String> {
+    let image = obtain::file(path).map_err(|error| error.to_string())?;
+    let dictionary = image.dictionary.ok_or_else(|| format!("{}: it holds no data dictionary", path.display()))?;
+    Ok(Wanted { sha256: image.sha256, version: dictionary.version, mcu: mcu.to_owned() })
+}

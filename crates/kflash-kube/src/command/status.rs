@@ -1,0 +1,69 @@
+//! `kubectl kflash status`: who flashes a printer, what is owed, what runs on it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use kflash::exit::ExitCode;
+use kflash_kube::api::Patience;
+use kflash_kube::status::Status;
+use kflash_kube::step::Step;
+use tokio::time::Instant;
+
+use super::{Cli, Failure, print};
+
+/// For how long the API server may be out of reach.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Tells who flashes a printer, what is owed, and what was last seen running on it
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  kubectl kflash status --lease kflash-voron")]
+pub struct Args {
+    /// The printer's Lease
+    #[arg(long, value_name = "NAME")]
+    lease: String,
+}
+
+pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
+    let cluster = cli.connect.cluster().await?;
+    let steps = |step: Step| print::note(&step.to_string());
+    let patience = Patience { until: Some(Instant::now() + PATIENCE), stop: None, steps: &steps };
+    let status = cluster.status(&args.lease, &patience).await;
+    let status = status.map_err(|error| Failure::new(error.exit(), &error))?;
+    if cli.json {
+        print::result_json(&status);
+    } else {
+        print::result(&text(&status));
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut entry = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<10}{value}");
+    };
+    entry("lease", &status.lease);
+    match (&status.held_by, status.holder_is_dead) {
+        (None, _) => entry("held by", "nobody"),
+        (Some(by), false) => entry("held by", by),
+        (Some(by), true) => entry("held by", &format!("{by}, which is dead")),
+    }
+    if let Some(workload) = &status.workload {
+        let replicas = status.replicas.map_or_else(|| "gone".to_owned(), |replicas| format!("{replicas} replicas"));
+        entry("klipper", &format!("{workload}, {replicas}"));
+    }
+    let owed = match (status.owed, &status.held_by, status.holder_is_dead) {
+        (Some(owed), Some(_), false) => format!("{owed} replicas, when the flash has ended"),
+        (Some(owed), _, _) => format!("{owed} replicas: kubectl kflash restore --lease {}", status.lease),
+        (None, _, _) => "nothing".to_owned(),
+    };
+    entry("owed", &owed);
+    if let Some(confirmed) = &status.confirmed {
+        entry("firmware", &format!("{}, image {}", confirmed.version, confirmed.sha256));
+    }
+    if let Some(result) = &status.result {
+        entry("last run", &Step::Ended { summary: result.clone() }.to_string());
+    }
+    text
+}

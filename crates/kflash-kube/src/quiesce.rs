@@ -1,0 +1,404 @@
+//! The sidecar: stops Klipper for the flash beside it, and gives it back when that has ended.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kflash::cluster::{Gate, HandoverError, Outcome, Summary, Workload, file};
+use kflash::exit::ExitCode;
+use tokio::time::{self, Instant};
+
+use crate::api::{ApiError, Cluster, Patience};
+use crate::gate::{self, Answer, Klippy, Printer, Shut};
+use crate::lease::{Debt, Identity, Lease, LeaseFailure, RENEWAL};
+use crate::pods::WaitError;
+use crate::restore::Standing;
+use crate::step::Step;
+use crate::stop::Stop;
+
+/// For how long an API server may be out of reach before Klipper is stopped.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at a gate that is shut, or at a Lease that is held.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether somebody scaled Klipper up.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What a sidecar is to do.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The printer's Lease.
+    pub lease: String,
+    /// Klipper's workload.
+    pub workload: Workload,
+    /// Our Job.
+    pub who: Identity,
+    /// The directory that is shared with the container that flashes.
+    pub shared: PathBuf,
+    /// The image that will be flashed, where it is known already; or why it cannot be.
+    pub image: Option<Result<Wanted, String>>,
+    /// For how long to wait for a gate that is shut.
+    pub wait: Duration,
+    /// For how long Klipper's pods may take to end.
+    pub end: Duration,
+    /// Take no answer of Moonraker for a printer that does nothing.
+    pub trusting: bool,
+}
+
+/// The firmware that a board is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// SHA-256 of the image file, as lower-case hex.
+    pub sha256: String,
+    /// The version in it.
+    pub version: String,
+    /// Klipper's name of the micro-controller: `mcu`.
+    pub mcu: String,
+}
+
+/// A sidecar at work.
+pub struct Sidecar<'a, P> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Moonraker.
+    pub printer: &'a P,
+    /// What it is to do.
+    pub order: &'a Order,
+    /// Ends it.
+    pub stop: &'a Stop,
+    /// Told of each step.
+    pub steps: &'a (dyn Fn(Step) + Sync),
+}
+
+/// Why Klipper was not stopped.
+enum NotStopped {
+    /// Asked to end before.
+    Asked,
+    /// The board has it already.
+    AlreadyCurrent(Wanted),
+    /// For this.
+    Refused { exit: ExitCode, reason: String },
+}
+
+impl<P: Printer> Sidecar<'_, P> {
+    /// Does it all, until it is asked to stop and Klipper is back. Requests are made again for as long as it takes once
+    /// Klipper is stopped: only then the caller may give up, and the Lease says what is owed.
+    pub async fn run(&self) -> Result<(), LeaseFailure> {
+        let summary = match self.open_gate().await {
+            Ok(summary) => summary,
+            Err(error) => {
+                // Nobody can be told, so nothing may stay stopped. The probe never succeeds, which ends the Job.
+                (self.steps)(Step::Refused { exit: ExitCode::Internal, reason: error.to_string() });
+                self.cluster.let_go(&self.order.lease, &self.order.who, None, &self.endless()).await?;
+                self.stop.wait().await;
+                None
+            }
+        };
+        self.cluster.let_go(&self.order.lease, &self.order.who, summary.as_ref(), &self.endless()).await?;
+        if let Some(summary) = summary {
+            (self.steps)(Step::Ended { summary });
+        }
+        Ok(())
+    }
+
+    /// Stops Klipper and says so to the container that flashes, or says why not; returns when asked to stop, with what
+    /// came of the flash.
+    async fn open_gate(&self) -> Result<Option<Summary>, HandoverError> {
+        let path = self.order.shared.join(file::GATE);
+        match Gate::read(&path) {
+            // We were restarted: what was said stands.
+            Ok(Some(Gate::Refused { .. } | Gate::AlreadyCurrent { .. })) => {
+                self.stop.wait().await;
+                return Ok(None);
+            }
+            // The flash may be under way.
+            Ok(Some(Gate::Open)) if self.still_holds().await => return Ok(Some(self.hold().await)),
+            // It cannot be written there later, either, if that fails.
+            _ => Gate::clear(&path)?,
+        }
+        match self.stop_klipper().await {
+            Ok(()) => {
+                Gate::Open.write(&path)?;
+                return Ok(Some(self.hold().await));
+            }
+            Err(NotStopped::Asked) => {}
+            Err(NotStopped::AlreadyCurrent(wanted)) => {
+                let Wanted { sha256, version, .. } = wanted;
+                (self.steps)(Step::AlreadyCurrent { version: version.clone() });
+                Gate::AlreadyCurrent { version, sha256 }.write(&path)?;
+            }
+            Err(NotStopped::Refused { exit, reason }) => {
+                // Before the flash is told to end: Klipper is not to wait for that.
+                let given_back = self.cluster.let_go(&self.order.lease, &self.order.who, None, &self.bounded()).await;
+                if let Err(error) = given_back {
+                    let what = format!("give back {}", self.order.workload);
+                    (self.steps)(Step::Retrying { what, problem: error.to_string() });
+                }
+                (self.steps)(Step::Refused { exit, reason: reason.clone() });
+                Gate::Refused { exit, reason }.write(&path)?;
+            }
+        }
+        self.stop.wait().await;
+        Ok(None)
+    }
+
+    /// Whether the Lease is ours and owes something: then Klipper was stopped by us.
+    async fn still_holds(&self) -> bool {
+        let patience = Patience { stop: Some(self.stop), ..self.endless() };
+        match self.cluster.lease(&self.order.lease, &patience).await {
+            Ok(lease) => lease.is_held_by(&self.order.who) && lease.debt.is_some(),
+            Err(_) => false,
+        }
+    }
+
+    /// Takes the Lease and scales Klipper to nothing.
+    async fn stop_klipper(&self) -> Result<(), NotStopped> {
+        let deadline = Instant::now() + self.order.wait;
+        let mut told = None;
+        let debt = loop {
+            match self.take(&mut told).await {
+                Ok(debt) => break debt,
+                Err(Taking::Changed) => {}
+                Err(Taking::Not(why)) => return Err(why),
+                Err(Taking::Shut(shut)) => {
+                    if !shut.waits || Instant::now() >= deadline {
+                        return Err(NotStopped::Refused { exit: shut.exit, reason: shut.reason });
+                    }
+                    self.tell(&mut told, Step::Waiting { reason: shut.reason });
+                    let patience = Patience { until: None, ..self.bounded() };
+                    if !patience.pause(AGAIN.min(deadline - Instant::now())).await {
+                        return Err(NotStopped::Asked);
+                    }
+                }
+            }
+        };
+        self.scale_down(&debt).await?;
+        self.until_stopped().await?;
+        (self.steps)(Step::Stopped { workload: self.order.workload.clone() });
+        Ok(())
+    }
+
+    /// Takes the Lease, with what is owed from now on; asks the gate before, unless Klipper is down already for a flash
+    /// that died.
+    async fn take(&self, told: &mut Option<Step>) -> Result<Debt, Taking> {
+        let Order { who, workload, .. } = self.order;
+        let patience = self.bounded();
+        let lease = self.cluster.lease(&self.order.lease, &patience).await?;
+        let from = match self.cluster.standing(&lease, who, &patience).await? {
+            Standing::Held(by) => {
+                let reason = format!("Lease {} is held by {by}", self.order.lease);
+                return Err(Taking::Shut(Shut { exit: ExitCode::Busy, reason, waits: true }));
+            }
+            Standing::Ours => "an earlier pod of this Job".to_owned(),
+            Standing::Dead(by) => by,
+            Standing::Free => "a run that nobody knows".to_owned(),
+        };
+        let Some(owed) = lease.debt.clone() else {
+            if let Some(Err(reason)) = &self.order.image {
+                // Klipper is not stopped for a flash that cannot be.
+                return Err(Taking::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() }));
+            }
+            let scale = self.cluster.scale(workload, &patience).await?;
+            let answer = self.ask(&scale.selector).await?;
+            self.is_current(&lease, &answer)?;
+            // Waiting for an answer takes time: what is recorded has to be what is there now.
+            let replicas = self.cluster.scale(workload, &patience).await?.replicas;
+            let debt = Debt { workload: workload.clone(), replicas };
+            self.cluster.hold(&lease, who, &debt, &patience).await?;
+            return Ok(debt);
+        };
+        // The debt comes before any gate: once the Lease is ours, whatever happens next pays it.
+        let lease = self.cluster.hold(&lease, who, &owed, &patience).await?;
+        let Debt { workload: of, replicas } = owed.clone();
+        if told.is_none() {
+            self.tell(told, Step::TakenOver { from, workload: of, replicas });
+        }
+        if owed.workload != *workload {
+            self.cluster.pay(&owed, &patience).await?;
+            self.cluster.release(&lease, None, &patience).await?;
+            return Err(Taking::Changed);
+        }
+        let scale = self.cluster.scale(workload, &patience).await?;
+        if scale.replicas > 0 {
+            // Somebody gave it back already; it may be printing.
+            self.ask(&scale.selector).await?;
+        }
+        Ok(owed)
+    }
+
+    /// Asks the gate; the answer of one that is open.
+    async fn ask(&self, selector: &str) -> Result<Answer, Taking> {
+        let answer = self.printer.ask().await;
+        let pods = match answer {
+            Answer::State(_) => Vec::new(),
+            Answer::Unreachable(_) | Answer::Denied(_) => self.cluster.pods(selector, &self.bounded()).await?,
+        };
+        let ready = pods.iter().find(|pod| pod.ready).map(|pod| pod.name.as_str());
+        gate::gate(&answer, ready, self.order.trusting).map_err(Taking::Shut)?;
+        Ok(answer)
+    }
+
+    /// Tells of a step that was not told of last.
+    fn tell(&self, told: &mut Option<Step>, step: Step) {
+        if told.as_ref() != Some(&step) {
+            (self.steps)(step.clone());
+            *told = Some(step);
+        }
+    }
+
+    /// An error where the board runs the image by the word of the Lease and of Moonraker both.
+    fn is_current(&self, lease: &Lease, answer: &Answer) -> Result<(), Taking> {
+        let (Some(Ok(wanted)), Some(confirmed), Answer::State(state)) = (&self.order.image, &lease.confirmed, answer)
+        else {
+            return Ok(());
+        };
+        let runs = state.mcus.get(&wanted.mcu).is_some_and(|version| *version == wanted.version);
+        if runs && state.klippy == Klippy::Ready && confirmed.sha256 == wanted.sha256 {
+            return Err(Taking::Not(NotStopped::AlreadyCurrent(wanted.clone())));
+        }
+        Ok(())
+    }
+
+    async fn scale_down(&self, debt: &Debt) -> Result<(), NotStopped> {
+        // A request that may still arrive must not be abandoned: it would stop Klipper after it was given back.
+        let patience = self.endless();
+        loop {
+            let workload = &self.order.workload;
+            let scaled = async {
+                let scale = self.cluster.scale(workload, &self.bounded()).await?;
+                if scale.replicas > 0 {
+                    let replicas = debt.replicas;
+                    (self.steps)(Step::Stopping { workload: workload.clone(), replicas });
+                    self.cluster.set_scale(workload, 0, scale.resource_version.as_deref(), &patience).await?;
+                }
+                Ok(())
+            };
+            match scaled.await {
+                Ok(()) => return Ok(()),
+                Err(ApiError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn until_stopped(&self) -> Result<(), NotStopped> {
+        let patience = Patience { until: None, ..self.bounded() };
+        let enough = Instant::now() + self.order.end;
+        let scale = self.cluster.scale(&self.order.workload, &patience).await?;
+        // An API server that is slow, or Klipper that is, must not cost the Lease.
+        let ended = self.cluster.until_none(&scale.selector, enough, &patience);
+        let renewed = async {
+            loop {
+                time::sleep(RENEWAL).await;
+                self.renew().await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = ended => ended,
+            () = renewed => Ok(()),
+        };
+        ended.map_err(|error| match error {
+            WaitError::Api(error) => error.into(),
+            WaitError::StillThere(_) => NotStopped::Refused {
+                exit: ExitCode::Busy,
+                reason: format!("{error} {} s after Klipper was scaled to 0", self.order.end.as_secs()),
+            },
+        })
+    }
+
+    /// Holds the Lease, and Klipper down, until asked to stop. Returns what came of the flash.
+    async fn hold(&self) -> Summary {
+        let workload = &self.order.workload;
+        let patience = Patience { stop: Some(self.stop), ..self.endless() };
+        let mut set_back: Option<(i32, u32)> = None;
+        let mut renewal = Instant::now() + RENEWAL;
+        while patience.pause(LOOK).await {
+            if Instant::now() >= renewal {
+                self.renew().await;
+                renewal = Instant::now() + RENEWAL;
+            }
+            let Ok(scale) = self.cluster.scale(workload, &patience).await else { continue };
+            if scale.replicas > 0 {
+                (self.steps)(Step::SetBack { workload: workload.clone(), replicas: scale.replicas });
+                set_back = Some((scale.replicas, set_back.map_or(1, |(_, times)| times + 1)));
+                let version = scale.resource_version.as_deref();
+                // Where it changed meanwhile, the next look sees how.
+                let _ = self.cluster.set_scale(workload, 0, version, &self.endless()).await;
+            }
+        }
+        let note = set_back.map(|(replicas, times)| {
+            format!(
+                "somebody scaled {workload} to {replicas} during the flash, {times} times (a GitOps tool? have it ignore spec.replicas)"
+            )
+        });
+        let mut summary = Summary::read(&self.order.shared.join(file::RESULT)).ok().flatten().unwrap_or_else(|| {
+            let message = "the container that flashes left no result: the state of the board is unknown";
+            Summary::new(Outcome::Failed, ExitCode::Internal, Some(message.into()))
+        });
+        summary.notes.extend(note);
+        summary.fitted()
+    }
+
+    /// Renews the Lease, where it is still ours.
+    async fn renew(&self) {
+        let Order { lease, who, .. } = self.order;
+        let patience = self.bounded();
+        loop {
+            let Ok(lease) = self.cluster.lease(lease, &patience).await else { return };
+            let Some(debt) = lease.debt.clone().filter(|_| lease.is_held_by(who)) else {
+                let by = lease.holder.map_or_else(|| "nobody".to_owned(), |holder| holder.describe());
+                (self.steps)(Step::LeaseLost { by });
+                return;
+            };
+            match self.cluster.hold(&lease, who, &debt, &patience).await {
+                Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Before Klipper is stopped.
+    fn bounded(&self) -> Patience<'_> {
+        Patience { until: Some(Instant::now() + PATIENCE), stop: Some(self.stop), steps: self.steps }
+    }
+
+    /// After.
+    fn endless(&self) -> Patience<'_> {
+        Patience { until: None, stop: None, steps: self.steps }
+    }
+}
+
+/// Why the Lease is not taken.
+enum Taking {
+    /// It changed meanwhile: from the start.
+    Changed,
+    /// It cannot be now.
+    Shut(Shut),
+    /// It will not be.
+    Not(NotStopped),
+}
+
+impl From<ApiError> for Taking {
+    fn from(error: ApiError) -> Self {
+        Self::Not(error.into())
+    }
+}
+
+impl From<LeaseFailure> for Taking {
+    fn from(failure: LeaseFailure) -> Self {
+        match failure {
+            LeaseFailure::Api(ApiError::Conflict { .. }) => Self::Changed,
+            LeaseFailure::Api(error) => error.into(),
+            LeaseFailure::Lease(error) => {
+                Self::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: error.to_string() })
+            }
+        }
+    }
+}
+
+impl From<ApiError> for NotStopped {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Stopped { .. } => Self::Asked,
+            error => Self::Refused { exit: error.exit(), reason: error.to_string() },
+        }
+    }
+}

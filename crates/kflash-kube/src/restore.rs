@@ -1,0 +1,185 @@
+//! Paying what is owed: the replicas that Klipper's workload had.
+
+use kflash::cluster::Summary;
+use kflash::exit::ExitCode;
+
+use crate::api::{ApiError, Cluster, Patience};
+use crate::lease::{Debt, Identity, Lease, LeaseFailure};
+use crate::step::Step;
+
+/// Whether a Lease can be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody holds it.
+    Free,
+    /// We do.
+    Ours,
+    /// Somebody who died does.
+    Dead(String),
+    /// Somebody else does, in these words.
+    Held(String),
+}
+
+impl Cluster {
+    /// Whether `who` can take `lease`. A holder that was not heard of lately is dead only if none of its pods runs:
+    /// clocks of nodes differ, and a container may flash while the one beside it cannot renew.
+    pub async fn standing(&self, lease: &Lease, who: &Identity, patience: &Patience<'_>) -> Result<Standing, ApiError> {
+        let Some(holder) = &lease.holder else { return Ok(Standing::Free) };
+        if holder.uid == who.uid {
+            return Ok(Standing::Ours);
+        }
+        let since = holder.renewed.map(|renewed| format!(", last heard of at {renewed}")).unwrap_or_default();
+        let by = holder.describe();
+        if holder.is_fresh(self.now()) {
+            return Ok(Standing::Held(format!("{by}{since}")));
+        }
+        if !is_label_value(&holder.uid) {
+            return Ok(Standing::Dead(by));
+        }
+        let pods = self.pods(&format!("{}={}", kflash::cluster::label::JOB_UID, holder.uid), patience).await?;
+        Ok(match pods.first() {
+            Some(pod) => Standing::Held(format!("{by}{since}, whose {} still runs", pod.describe())),
+            None => Standing::Dead(by),
+        })
+    }
+
+    /// Gives a workload the replicas that it is owed, unless somebody else has scaled it up already.
+    pub async fn pay(&self, debt: &Debt, patience: &Patience<'_>) -> Result<(), ApiError> {
+        let workload = debt.workload.clone();
+        let scale = match self.scale(&debt.workload, patience).await {
+            Ok(scale) => scale,
+            Err(ApiError::Missing { .. }) => {
+                (patience.steps)(Step::Settled { workload, replicas: None });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if scale.replicas > 0 || debt.replicas == 0 {
+            (patience.steps)(Step::Settled { workload, replicas: Some(scale.replicas) });
+            return Ok(());
+        }
+        self.set_scale(&debt.workload, debt.replicas, None, patience).await?;
+        (patience.steps)(Step::Restored { workload, replicas: debt.replicas });
+        Ok(())
+    }
+
+    /// Pays what the Lease `name` owes, and lets go of it, if `who` holds it; notes on it what the run came to. Nothing
+    /// is done where it is not held by `who`: whoever took it over has inherited the debt. Says whether it was.
+    pub async fn let_go(
+        &self,
+        name: &str,
+        who: &Identity,
+        summary: Option<&Summary>,
+        patience: &Patience<'_>,
+    ) -> Result<bool, LeaseFailure> {
+        let mut paid = false;
+        loop {
+            let lease = self.lease(name, patience).await?;
+            if !lease.is_held_by(who) {
+                // Where it was paid here, the write arrived and its answer did not.
+                return Ok(paid);
+            }
+            if let Some(debt) = &lease.debt
+                && !paid
+            {
+                self.pay(debt, patience).await?;
+            }
+            paid = true;
+            match self.release(&lease, summary, patience).await {
+                Ok(_) => return Ok(true),
+                Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// `kubectl kflash restore`: pays what a run that died still owes.
+    pub async fn restore(&self, name: &str, who: &Identity, patience: &Patience<'_>) -> Result<Restored, RestoreError> {
+        loop {
+            let lease = self.lease(name, patience).await?;
+            let standing = self.standing(&lease, who, patience).await?;
+            if let Standing::Held(by) = standing {
+                return Err(RestoreError::Held { lease: name.to_owned(), by });
+            }
+            let Some(debt) = lease.debt.clone() else {
+                if standing == Standing::Free {
+                    return Ok(Restored::NothingOwed);
+                }
+                match self.release(&lease, None, patience).await {
+                    Ok(_) => return Ok(Restored::NothingOwed),
+                    Err(LeaseFailure::Api(ApiError::Conflict { .. })) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            // Taken first: a Job that takes it over at this moment must not be scaled up under its hands.
+            match self.hold(&lease, who, &debt, patience).await {
+                Ok(_) => {}
+                Err(LeaseFailure::Api(ApiError::Conflict { .. })) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if self.let_go(name, who, None, patience).await? {
+                return Ok(Restored::Paid(debt));
+            }
+        }
+    }
+}
+
+/// What came of restoring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// Nothing was owed.
+    NothingOwed,
+    /// This was, and is no more.
+    Paid(Debt),
+}
+
+/// Why nothing was restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A flash is under way.
+    #[error("Lease {lease} is held by {by}")]
+    Held {
+        /// The Lease.
+        lease: String,
+        /// By whom.
+        by: String,
+    },
+    /// The requests came to nothing.
+    #[error(transparent)]
+    Lease(#[from] LeaseFailure),
+}
+
+impl From<ApiError> for RestoreError {
+    fn from(error: ApiError) -> Self {
+        Self::Lease(error.into())
+    }
+}
+
+impl RestoreError {
+    /// The code that the command ends with.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Self::Held { .. } => ExitCode::Busy,
+            Self::Lease(failure) => failure.exit(),
+        }
+    }
+}
+
+impl LeaseFailure {
+    /// The code that a run ends with which this keeps from its work.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Self::Api(error) => error.exit(),
+            Self::Lease(_) => ExitCode::Usage,
+        }
+    }
+}
+
+/// Whether it can be the value of a label at all; no pod bears one that cannot.
+fn is_label_value(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+}

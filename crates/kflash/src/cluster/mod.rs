@@ -1,0 +1,48 @@
+//! What the containers of a flash Job, the tools around them and the manifests agree upon: the names on a printer's
+//! Lease, the files that are handed over in the pod, and the rights that stopping Klipper takes. No client: that is
+//! `kflash-kube`.
+
+mod gate;
+mod handover;
+mod role;
+mod summary;
+mod workload;
+
+pub use self::gate::Gate;
+pub use self::handover::HandoverError;
+pub use self::role::{Rule, rules};
+pub use self::summary::{Confirmed, MAX_SUMMARY, Outcome, Summary};
+pub use self::workload::{Workload, WorkloadError, WorkloadKind};
+
+/// Annotations of a printer's Lease.
+pub mod annotation {
+    /// How many replicas Klipper's workload had before it was stopped, as a decimal number. While it is there, they are
+    /// owed: it is written together with the holder and before anything is scaled, and removed once they are back.
+    pub const RESTORE_REPLICAS: &str = "kflash.dev/restore-replicas";
+    /// Klipper's workload, as [`Workload`](super::Workload) is written: `deployment/voron-klipper`.
+    pub const WORKLOAD: &str = "kflash.dev/workload";
+    /// Where Moonraker is asked: `http://voron-klipper:7125`.
+    pub const MOONRAKER: &str = "kflash.dev/moonraker";
+    /// The name of the Job that holds, or last held, the Lease.
+    pub const JOB: &str = "kflash.dev/job";
+    /// What the last run came to: a [`Summary`](super::Summary) as JSON.
+    pub const RESULT: &str = "kflash.dev/result";
+    /// The firmware that was last seen running on the board: [`Confirmed`](super::Confirmed) as JSON.
+    pub const CONFIRMED: &str = "kflash.dev/confirmed";
+}
+
+/// Labels of a Job's pods, set by Kubernetes (1.27 and newer).
+pub mod label {
+    /// The UID of the pod's Job: the holder of the Lease.
+    pub const JOB_UID: &str = "batch.kubernetes.io/controller-uid";
+    /// The name of the pod's Job.
+    pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+}
+
+/// Files in the directory that the containers of a flash pod share.
+pub mod file {
+    /// A [`Gate`](super::Gate), from `quiesce` to `kflash`.
+    pub const GATE: &str = "gate.json";
+    /// A [`Summary`](super::Summary), from `kflash` to `quiesce`.
+    pub const RESULT: &str = "result.json";
+}
