@@ -7,6 +7,7 @@ pub mod kconfig;
 pub mod make;
 pub mod prove;
 pub mod toolchain;
+pub mod tree;
 
 pub use environment::Environment;
 pub use jobserver::JobServer;

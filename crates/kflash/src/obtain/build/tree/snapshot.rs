@@ -1,0 +1,308 @@
+//! A copy of a tree to build in.
+//!
+//! Of each commit the cache holds one checkout, `trees/COMMIT/tree`, and the git index that belongs to it. A snapshot
+//! consists of hard links to the files of the checkout, which costs 2500 links and no bytes, of the changed files of a
+//! work tree over them, and of a small git directory that borrows the objects of the original repository: Klipper asks
+//! git for its version in the directory that it is built in, and gets the same answer as in the person's tree. The index
+//! holds modification times, which hard links share, so that git need not read the files again.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::git::{Git, Repository};
+use super::{Looked, Source, Tree, TreeError, files};
+use crate::flash::Interrupt;
+use crate::obtain::build::Environment;
+
+/// By how much an index is younger than the files it tells of. git reads every file again whose time is not older than
+/// its index.
+const YOUNGER: Duration = Duration::from_secs(10);
+/// Most paths that one git command is given.
+const AT_ONCE: usize = 200;
+
+/// A copy of a tree. Dropped, it is removed.
+#[derive(Debug)]
+pub struct Snapshot {
+    scratch: PathBuf,
+    dir: PathBuf,
+}
+
+impl Snapshot {
+    /// The directory to build in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // What is left is removed with the rest of the cache's scratch space.
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+impl Tree {
+    /// Copies the tree into `cache`: exactly what it was when it was looked at, else it fails.
+    pub fn snapshot(
+        &self,
+        cache: &Path,
+        environment: &Environment,
+        interrupt: &Interrupt,
+    ) -> Result<Snapshot, TreeError> {
+        let git = Git { environment, interrupt };
+        match (&self.source, &self.commit) {
+            (Source::WorkTree { dir, repository }, Some(commit)) if self.changes_sha256.is_some() => {
+                let snapshot = self.of_commit_in(&git, cache, repository, commit)?;
+                self.lay_over(&git, repository, dir, &snapshot)?;
+                Ok(snapshot)
+            }
+            (Source::WorkTree { repository, .. } | Source::Commit(repository), Some(commit)) => {
+                let snapshot = self.of_commit_in(&git, cache, repository, commit)?;
+                self.check_version(&git, &snapshot)?;
+                Ok(snapshot)
+            }
+            (Source::Files(dir) | Source::WorkTree { dir, .. }, _) => self.copied(dir, cache),
+            (Source::Commit(repository), None) => Err(self.changed(&repository.place)),
+        }
+    }
+
+    /// A tree without git.
+    fn copied(&self, dir: &Path, cache: &Path) -> Result<Snapshot, TreeError> {
+        let snapshot = new(cache)?;
+        let files = files::below(dir, Path::new(""))?;
+        let copied = files::digest(dir, files.iter().map(PathBuf::as_path), Some(&snapshot.dir))?;
+        if self.changes_sha256.as_ref() == Some(&copied) { Ok(snapshot) } else { Err(self.changed(&copied)) }
+    }
+
+    /// The files of the commit alone, with a git directory.
+    fn of_commit_in(
+        &self,
+        git: &Git<'_>,
+        cache: &Path,
+        repository: &Repository,
+        commit: &str,
+    ) -> Result<Snapshot, TreeError> {
+        let checkout = cache.join("trees").join(commit);
+        let mut first = true;
+        loop {
+            if !checkout.is_dir() {
+                check_out(git, cache, repository, commit, &checkout)?;
+            }
+            let snapshot = new(cache)?;
+            let linked = self.link(git, repository, commit, &checkout, &snapshot)?;
+            if linked {
+                return Ok(snapshot);
+            }
+            // Somebody removed it meanwhile, or wrote into it.
+            if !std::mem::take(&mut first) {
+                return Err(self.changed("a damaged checkout"));
+            }
+            let aside = new(cache)?;
+            match fs::rename(&checkout, aside.scratch.join("damaged")) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(TreeError::io(&checkout)(error)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the checkout was linked whole and is what git says the commit is.
+    fn link(
+        &self,
+        git: &Git<'_>,
+        repository: &Repository,
+        commit: &str,
+        checkout: &Path,
+        snapshot: &Snapshot,
+    ) -> Result<bool, TreeError> {
+        let index = snapshot.dir.join(".git/index");
+        let linked = link_all(&checkout.join("tree"), &snapshot.dir).and_then(|()| {
+            fs::create_dir_all(snapshot.dir.join(".git"))?;
+            fs::copy(checkout.join("index"), &index)?;
+            File::options().append(true).open(&index)?.set_modified(SystemTime::now() + YOUNGER)
+        });
+        match linked {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            result => result.map_err(TreeError::io(checkout))?,
+        }
+        self.make_git_dir(git, repository, commit, &snapshot.dir)?;
+        let differ = git.read(&own(&snapshot.dir), &["diff-files", "--name-only", "-z"])?;
+        Ok(differ.is_empty())
+    }
+
+    /// A git directory that knows the commit, its tags and nothing else, and answers as the person's.
+    fn make_git_dir(&self, git: &Git<'_>, repository: &Repository, commit: &str, dir: &Path) -> Result<(), TreeError> {
+        let git_dir = dir.join(".git");
+        let objects = git.line(repository, &["rev-parse", "--git-path", "objects"])?;
+        let shallow = git.line(repository, &["rev-parse", "--git-path", "shallow"])?;
+        // Absolute, as the git directory is that git was given; or relative to where git ran.
+        let from = repository.work_tree.as_deref().unwrap_or(&repository.git_dir);
+        let tags = git.read(repository, &["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"])?;
+        // As many digits as the person's git shortens the commit to.
+        let digits = self.version.trim_end_matches("-dirty");
+        let digits = digits.rsplit("-g").next().unwrap_or(digits).len().clamp(4, commit.len());
+        let (format, extensions) = match commit.len() {
+            64 => (1, "[extensions]\n\tobjectFormat = sha256\n"),
+            _ => (0, ""),
+        };
+        let config = format!(
+            "[core]\n\trepositoryformatversion = {format}\n\tbare = false\n\tabbrev = {digits}\n\ttrustctime = false\n\
+             \tcheckStat = minimal\n\tautocrlf = false\n\tfilemode = true\n\tsymlinks = true\n\
+             \tattributesFile = /dev/null\n\thooksPath = /dev/null\n\tfsmonitor =\n\tuntrackedCache = false\n{extensions}"
+        );
+        let write = || {
+            fs::create_dir_all(git_dir.join("objects/info"))?;
+            fs::create_dir_all(git_dir.join("refs"))?;
+            let objects = fs::canonicalize(from.join(objects))?;
+            fs::write(git_dir.join("objects/info/alternates"), objects.as_os_str().as_encoded_bytes())?;
+            fs::write(git_dir.join("packed-refs"), tags)?;
+            fs::write(git_dir.join("config"), config)?;
+            match fs::copy(from.join(shallow), git_dir.join("shallow")) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            fs::write(git_dir.join("HEAD"), format!("{commit}\n"))
+        };
+        write().map_err(TreeError::io(&git_dir))
+    }
+
+    /// Copies the changed files of a work tree over the files of its commit.
+    fn lay_over(
+        &self,
+        git: &Git<'_>,
+        repository: &Repository,
+        dir: &Path,
+        snapshot: &Snapshot,
+    ) -> Result<(), TreeError> {
+        let now = Looked::at(git, repository, dir)?;
+        if Some(&now.commit) != self.commit.as_ref() || now.version != self.version {
+            return Err(self.changed(&now.version));
+        }
+        let copied = now.changes.digest(dir, Some(&snapshot.dir))?;
+        if self.changes_sha256.as_ref() != Some(&copied) {
+            return Err(self.changed(&copied));
+        }
+        // The index is told, so that it does not depend on times whether git calls the snapshot dirty. No object is
+        // written: one that is there already would be touched, which is the person's.
+        let tracked: Vec<&Path> = now.changes.tracked.iter().map(PathBuf::as_path).collect();
+        let (there, gone): (Vec<_>, Vec<_>) = tracked.iter().partition(|path| files::is_there(&snapshot.dir, path));
+        update_index(git, snapshot, &["--force-remove"], &gone)?;
+        update_index(git, snapshot, &["--add", "--info-only"], &there)?;
+        // Files that are as in the commit, but not in the person's index.
+        if self.is_dirty() && self.check_version(git, snapshot).is_err() {
+            update_index(git, snapshot, &["--force-remove"], &tracked)?;
+        }
+        self.check_version(git, snapshot)
+    }
+
+    /// Klipper must find in the snapshot the version that it finds in the person's tree.
+    fn check_version(&self, git: &Git<'_>, snapshot: &Snapshot) -> Result<(), TreeError> {
+        let version = git.line(&own(&snapshot.dir), &["describe", "--always", "--tags", "--long", "--dirty"])?;
+        if version == self.version { Ok(()) } else { Err(self.changed(&version)) }
+    }
+
+    fn changed(&self, is: &str) -> TreeError {
+        let was = if is.len() == 64 { self.changes_sha256.as_ref() } else { None };
+        let was = was.unwrap_or(&self.version).clone();
+        TreeError::Changed { place: self.place().to_owned(), was, is: is.to_owned() }
+    }
+}
+
+/// The repository that a snapshot or checkout in `dir` is.
+fn own(dir: &Path) -> Repository {
+    Repository { git_dir: dir.join(".git"), work_tree: Some(dir.to_owned()), place: dir.display().to_string() }
+}
+
+fn update_index(git: &Git<'_>, snapshot: &Snapshot, options: &[&str], paths: &[&Path]) -> Result<(), TreeError> {
+    for paths in paths.chunks(AT_ONCE) {
+        let command = ["update-index"].iter().chain(options).chain(&["--"]).map(OsStr::new);
+        let paths = paths.iter().map(|path| path.as_os_str());
+        git.read(&own(&snapshot.dir), &command.chain(paths).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// An empty snapshot.
+fn new(cache: &Path) -> Result<Snapshot, TreeError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("tree-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let scratch = cache.join("tmp").join(name);
+    let dir = scratch.join("tree");
+    match fs::remove_dir_all(&scratch) {
+        // A killed run of the same process number.
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(TreeError::io(&scratch)(error)),
+        _ => {}
+    }
+    fs::create_dir_all(&dir).map_err(TreeError::io(&dir))?;
+    Ok(Snapshot { scratch, dir })
+}
+
+/// Checks `commit` out, as `checkout`. Two that do so at once both succeed.
+fn check_out(
+    git: &Git<'_>,
+    cache: &Path,
+    repository: &Repository,
+    commit: &str,
+    checkout: &Path,
+) -> Result<(), TreeError> {
+    let made = new(cache)?;
+    let dir = &made.dir;
+    let of_commit = Tree {
+        source: Source::Commit(repository.clone()),
+        app: String::new(),
+        version: commit.to_owned(),
+        commit: Some(commit.to_owned()),
+        origin: None,
+        changes_sha256: None,
+    };
+    of_commit.make_git_dir(git, repository, commit, dir)?;
+    git.read(&own(dir), &["-c", "checkout.workers=0", "read-tree", "--reset", "-u", "HEAD"])?;
+    fs::rename(dir.join(".git/index"), made.scratch.join("index")).map_err(TreeError::io(dir))?;
+    fs::remove_dir_all(dir.join(".git")).map_err(TreeError::io(dir))?;
+    for path in files::all_below(dir)? {
+        let whole = dir.join(&path);
+        let kind = fs::symlink_metadata(&whole).map_err(TreeError::io(&whole))?;
+        if kind.is_symlink() {
+            let target = fs::read_link(&whole).map_err(TreeError::io(&whole))?;
+            files::check_link(Path::new(&repository.place), &path, target.as_os_str())?;
+        } else {
+            // Snapshots share the file: a build that would write into it fails instead.
+            let mode = Permissions::from_mode(kind.mode() & 0o555);
+            fs::set_permissions(&whole, mode).map_err(TreeError::io(&whole))?;
+        }
+    }
+    let trees = cache.join("trees");
+    fs::create_dir_all(&trees).map_err(TreeError::io(&trees))?;
+    match fs::rename(&made.scratch, checkout) {
+        Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+            Err(TreeError::io(checkout)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Hard links every file below `from` into `to`; where the file system has none, copies with their times.
+fn link_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            fs::create_dir(&target)?;
+            link_all(&source, &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else if let Err(error) = fs::hard_link(&source, &target) {
+            if error.kind() == ErrorKind::NotFound {
+                return Err(error);
+            }
+            fs::copy(&source, &target)?;
+            File::open(&target)?.set_modified(fs::metadata(&source)?.modified()?)?;
+        }
+    }
+    Ok(())
+}
