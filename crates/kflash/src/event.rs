@@ -53,6 +53,8 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// Fetching firmware.
+    Fetch,
     /// Finding the device and asking what it runs.
     Look,
     /// Entering the bootloader.

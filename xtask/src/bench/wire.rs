@@ -177,7 +177,7 @@ fn flash(board: &str, protocol: Protocol, cable: Cable, timing: Timing) -> anyho
             Phase::Erase | Phase::Write => &mut run.write,
             Phase::ReadBack => &mut run.read_back,
             Phase::Start => &mut run.start,
-            Phase::Look | Phase::Enter | Phase::Confirm => continue,
+            Phase::Fetch | Phase::Look | Phase::Enter | Phase::Confirm => continue,
         };
         let counts = end.2 - begin.2;
         passed.counts.bytes += counts.bytes;

@@ -40,6 +40,7 @@ impl Lines {
 /// A phase in a word.
 pub fn phase_word(phase: Phase) -> &'static str {
     match phase {
+        Phase::Fetch => "fetch",
         Phase::Look => "look",
         Phase::Enter => "enter",
         Phase::Erase => "erase",

@@ -7,6 +7,8 @@ use crate::image::ImageError;
 
 pub mod build;
 pub mod cache;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 mod file;
 pub mod provenance;
 

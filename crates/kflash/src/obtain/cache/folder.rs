@@ -13,6 +13,10 @@ const TAG: (&str, &str) = ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886
 /// A directory of the cache that others work in by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shelf {
+    /// Downloads that were cut off.
+    Downloads,
+    /// What was seen of indexes of prebuilt firmware. Stays, as long as the cache does.
+    Indexes,
     /// Repositories that were cloned.
     Git,
     /// Checkouts, by commit.
@@ -29,6 +33,8 @@ pub const LOGS: &str = "logs";
 impl Shelf {
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Downloads => "downloads",
+            Self::Indexes => "indexes",
             Self::Git => "git",
             Self::Trees => "trees",
         }

@@ -58,7 +58,7 @@ pub enum Why {
 }
 
 impl Cache {
-    /// Removes images, repositories, checkouts and logs that were not used for `unused_for` before `now`, what is damaged,
+    /// Removes images, downloads, repositories, checkouts and logs that were not used for `unused_for` before `now`, what is damaged,
     /// and the leftovers of processes that are no more. With `dry_run` only says what that would be.
     ///
     /// What a device runs, or ran before, stays; so does what another process works on.
@@ -96,7 +96,7 @@ impl Cache {
             };
             sweep.remove(&path, why, || self.discard(&path));
         }
-        for shelf in [Shelf::Git, Shelf::Trees] {
+        for shelf in [Shelf::Downloads, Shelf::Git, Shelf::Trees] {
             for path in self.names(shelf.name())?.into_iter().filter(|path| old(used(path))) {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let lock = self.at_folder(LOCKS).join(folder_lock(shelf, &name));

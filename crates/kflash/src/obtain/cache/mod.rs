@@ -4,6 +4,7 @@
 //! images/KEY/   klipper.bin (or .uf2, .elf.hex, .elf), klipper.dict, config, provenance.json
 //! devices/      what each device ran
 //! git/ trees/   repositories and checkouts of builds    logs/  their output
+//! downloads/    what came before a download was cut off  indexes/  the newest index seen at each place
 //! tmp/          work in progress                        locks/ who works on what
 //! ```
 //!
