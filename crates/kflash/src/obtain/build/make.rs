@@ -23,6 +23,8 @@ const LAST_LINES: usize = 20;
 const LONGEST_LINE: usize = 400;
 /// Largest dictionary that is read. Firmware could not hold it.
 const LARGEST_DICTIONARY: u64 = 1 << 20;
+/// Largest configuration that is read; Klipper's have 4 KiB.
+const LARGEST_CONFIG: u64 = 1 << 20;
 /// What the build says before each step that takes time: an object, and the link, in which all is compiled once more.
 const STEPS: [&[u8]; 2] = [b"  Compiling ", b"  Linking "];
 /// Images that a build leaves, the best to flash first: one without what a bootloader or a debugger adds.
@@ -31,15 +33,13 @@ const IMAGES: [&str; 3] = ["klipper.bin", "klipper.uf2", "klipper.elf.hex"];
 /// A build in a directory of its own.
 #[derive(Debug)]
 pub struct Workplace<'a> {
-    /// The directory: it holds the tree in `tree/` and its resolved configuration in `config`; what is built comes to
-    /// `out/`. All paths that make sees are relative to the tree, so that they can leave no trace in what it builds.
-    pub directory: &'a Path,
+    /// The tree. In the directory that it lies in, which has to be empty but for it, are the configuration and what is
+    /// built: relative to the tree these paths are always the same, and leave no trace in what is built.
+    pub tree: &'a Path,
     /// Where make's output is kept.
     pub log: &'a Path,
     /// What the children see of the environment.
     pub environment: &'a Environment,
-    /// The jobs that make shares with its like.
-    pub jobs: &'a JobServer,
     /// Stops it.
     pub interrupt: &'a Interrupt,
 }
@@ -98,6 +98,12 @@ pub enum MakeError {
         /// Its output.
         log: PathBuf,
     },
+    /// The menu ended badly.
+    #[error("the tree's menuconfig failed ({status})")]
+    Menu {
+        /// How make ended.
+        status: ExitStatus,
+    },
     /// A file or directory of the build.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -131,21 +137,72 @@ pub fn unfit(path: &Path) -> Option<char> {
 }
 
 impl Workplace<'_> {
-    /// Builds. `progress` gets the number of objects done, and of all, the linked one among them; never more than all.
-    pub fn make(&self, mut progress: impl FnMut(usize, usize)) -> Result<Made, MakeError> {
-        if let Some(character) = unfit(self.directory) {
-            return Err(MakeError::Path { path: self.directory.to_owned(), character });
+    /// Lets the tree's own Kconfig make a whole configuration of `request`, and leaves it in `config`.
+    pub fn configure(&self, request: &str) -> Result<Vec<u8>, MakeError> {
+        self.check()?;
+        let config = self.tree.with_file_name("config");
+        fs::write(&config, request).map_err(MakeError::io("write", &config))?;
+        let mut command = self.command("../configure/");
+        command.arg("olddefconfig");
+        let mut printed = Vec::new();
+        let status = child::run(command, Streams::Merged, LIMITS, self.interrupt, |_, data| {
+            printed.extend_from_slice(data);
+        });
+        let failed = match status {
+            Ok(status) if status.success() => return read(&config, LARGEST_CONFIG),
+            Ok(status) => {
+                let mut lines = Lines::default();
+                lines.take(&printed);
+                MakeError::Failed { status, last: lines.last(), log: self.log.to_owned() }
+            }
+            Err(error) => MakeError::Stopped { error, log: self.log.to_owned() },
+        };
+        fs::write(self.log, &printed).map_err(MakeError::io("write", self.log))?;
+        Err(failed)
+    }
+
+    /// Opens the tree's own menu of the configuration in `config`, on the terminal of this process, and returns what it
+    /// saved.
+    pub fn menuconfig(&self) -> Result<Vec<u8>, MakeError> {
+        self.check()?;
+        let mut command = self.command("../configure/");
+        // In the foreground, or it could not read the keys.
+        let status = command.arg("menuconfig").status().map_err(|source| {
+            let program = "make".to_owned();
+            MakeError::Stopped { error: ChildError::Unstartable { program, source }, log: self.log.to_owned() }
+        })?;
+        if !status.success() {
+            return Err(MakeError::Menu { status });
         }
-        let config = self.directory.join("config");
-        let wanted = fs::read(&config).map_err(MakeError::io("read", &config))?;
+        read(&self.tree.with_file_name("config"), LARGEST_CONFIG)
+    }
+
+    fn check(&self) -> Result<(), MakeError> {
+        match unfit(self.tree) {
+            Some(character) => Err(MakeError::Path { path: self.tree.to_owned(), character }),
+            None => Ok(()),
+        }
+    }
+
+    /// Builds the tree as `config` says, a whole configuration, with as many `jobs` at once as there are. `progress` gets
+    /// the number of objects done, and of all, the linked one among them; never more than all.
+    pub fn make(
+        &self,
+        config: &str,
+        jobs: &JobServer,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Made, MakeError> {
+        self.check()?;
+        let path = self.tree.with_file_name("config");
+        fs::write(&path, config).map_err(MakeError::io("write", &path))?;
         let total = self.steps()?;
         let mut log = File::create(self.log).map_err(MakeError::io("write", self.log))?;
         let mut lines = Lines::default();
         let mut written = Ok(());
         progress(0, total);
 
-        let mut command = self.command();
-        command.env("MAKEFLAGS", self.jobs.makeflags()).arg("all");
+        let mut command = self.command("../out/");
+        command.env("MAKEFLAGS", jobs.makeflags()).arg("all");
         let status = child::run(command, Streams::Merged, LIMITS, self.interrupt, |_, data| {
             if written.is_ok() {
                 written = log.write_all(data);
@@ -160,7 +217,7 @@ impl Workplace<'_> {
         if !status.success() {
             return Err(MakeError::Failed { status, last: lines.last(), log: self.log.to_owned() });
         }
-        if fs::read(&config).map_err(MakeError::io("read", &config))? != wanted {
+        if read(&path, LARGEST_CONFIG)? != config.as_bytes() {
             return Err(MakeError::Reconfigured { log: self.log.to_owned() });
         }
         let made = self.made()?;
@@ -168,15 +225,15 @@ impl Workplace<'_> {
         Ok(made)
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, out: &str) -> Command {
         let mut command = self.environment.command("make");
-        command.current_dir(self.directory.join("tree")).args(["OUT=../out/", "KCONFIG_CONFIG=../config"]);
+        command.current_dir(self.tree).arg(format!("OUT={out}")).arg("KCONFIG_CONFIG=../config");
         command
     }
 
     /// How many objects make would make, as it says itself.
     fn steps(&self) -> Result<usize, MakeError> {
-        let mut command = self.command();
+        let mut command = self.command("../out/");
         command.args(["-n", "all"]);
         let captured = child::capture(command, LIMITS, self.interrupt)
             .map_err(|error| MakeError::Stopped { error, log: self.log.to_owned() })?;
@@ -187,7 +244,7 @@ impl Workplace<'_> {
     }
 
     fn made(&self) -> Result<Made, MakeError> {
-        let out = self.directory.join("out");
+        let out = self.tree.with_file_name("out");
         let nothing = |what| MakeError::Nothing { what, log: self.log.to_owned() };
         let is_there = |name: &&str| fs::symlink_metadata(out.join(name)).is_ok_and(|meta| meta.is_file());
         let name = IMAGES.into_iter().find(is_there).ok_or_else(|| nothing("image"))?;

@@ -20,9 +20,9 @@ pub struct Wanted<'a> {
     /// Whether the compiler was one for Cortex-M.
     pub cortex_m: bool,
     /// What the tree calls its version.
-    pub describe: &'a str,
-    /// Whether no commit tells what was built.
-    pub dirty: bool,
+    pub version: &'a str,
+    /// Whether Klipper calls a build of it unclean: the tree is dirty, or without git.
+    pub unclean: bool,
 }
 
 /// Compares `image` and the build's own `dictionary` (`klipper.dict`) with what was wanted. All that was compared is
@@ -73,13 +73,13 @@ fn check(name: &str, agrees: bool, evidence: String) -> Check {
 /// Klipper appends a time and a host where the same could not be built again: a tree that is dirty or without git, or
 /// compilers of mixed versions.
 fn version(version: &str, wanted: &Wanted<'_>) -> Check {
-    let rest = version.strip_prefix(wanted.describe);
+    let rest = version.strip_prefix(wanted.version);
     let agrees = match rest {
-        Some("") => !wanted.dirty,
+        Some("") => !wanted.unclean,
         Some(rest) => is_time_and_host(rest),
         None => false,
     };
-    let evidence = format!("dictionary says {version}; the tree is {}", wanted.describe);
+    let evidence = format!("dictionary says {version}; the tree is {}", wanted.version);
     check("version is the tree's", agrees, evidence)
 }
 

@@ -7,6 +7,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use serde::{Deserialize, Serialize};
+
 use super::Environment;
 use super::child::{self, ChildError, Limits};
 use crate::exit::ExitCode;
@@ -23,7 +25,8 @@ const LARGEST_MAKEFILE: u64 = 1 << 20;
 const LONGEST_VERSION: usize = 200;
 
 /// The programs that a build needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Needs {
     prefix: String,
     programs: BTreeSet<String>,
@@ -103,6 +106,15 @@ impl Needs {
     /// What it takes to configure a tree, before it is known what it will be built for.
     pub fn to_configure() -> Self {
         Self { prefix: String::new(), programs: ["make", "python3"].map(str::to_owned).into() }
+    }
+
+    /// What it most likely takes besides, before the tree was configured with these symbols: told along when something
+    /// to configure with is missing, so that a person installs once.
+    pub fn likely(symbols: &BTreeMap<String, String>) -> Self {
+        let prefix = if symbols.contains_key("MACH_AVR") { "avr-" } else { "arm-none-eabi-" };
+        let mut needs = Self::to_configure();
+        needs.programs.extend(BY_PREFIX.map(|name| format!("{prefix}{name}")));
+        Self { prefix: prefix.to_owned(), ..needs }
     }
 
     /// What it takes to build the tree in `tree` once it is configured for `board_directory`: the folder of `src/`

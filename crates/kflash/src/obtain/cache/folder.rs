@@ -27,6 +27,8 @@ pub(super) const IMAGES: &str = "images";
 pub(super) const DEVICES: &str = "devices";
 pub(super) const TMP: &str = "tmp";
 pub(super) const LOCKS: &str = "locks";
+/// What was resolved before, under the digest of what was asked for.
+pub(super) const RESOLVED: &str = "resolved";
 /// The directory of the output of builds.
 pub const LOGS: &str = "logs";
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::device::kept;
-use super::folder::{LOCKS, LOGS, TMP, size};
+use super::folder::{LOCKS, LOGS, RESOLVED, TMP, size};
 use super::lock::{self, WRITE, folder_lock};
 use super::scratch::LOCK;
 use super::{Cache, CacheError, Shelf};
@@ -58,8 +58,9 @@ pub enum Why {
 }
 
 impl Cache {
-    /// Removes images, downloads, repositories, checkouts and logs that were not used for `unused_for` before `now`, what is damaged,
-    /// and the leftovers of processes that are no more. With `dry_run` only says what that would be.
+    /// Removes images, downloads, repositories, checkouts, logs and resolved configurations that were not used for
+    /// `unused_for` before `now`, what is damaged, and the leftovers of processes that are no more. With `dry_run` only
+    /// says what that would be.
     ///
     /// What a device runs, or ran before, stays; so does what another process works on.
     pub fn gc(&self, unused_for: Duration, now: Timestamp, dry_run: bool) -> Result<Swept, CacheError> {
@@ -103,8 +104,10 @@ impl Cache {
                 sweep.unless_held(&lock, &path, Why::Unused, || self.discard(&path));
             }
         }
-        for path in self.names(LOGS)?.into_iter().filter(|path| old(used(path))) {
-            sweep.remove(&path, Why::Unused, || self.discard(&path));
+        for folder in [LOGS, RESOLVED] {
+            for path in self.names(folder)?.into_iter().filter(|path| old(used(path))) {
+                sweep.remove(&path, Why::Unused, || self.discard(&path));
+            }
         }
         if !dry_run {
             for path in self.names(LOCKS)?.into_iter().filter(|path| !path.ends_with(WRITE)) {

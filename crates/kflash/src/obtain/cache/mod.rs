@@ -5,6 +5,7 @@
 //! devices/      what each device ran
 //! git/ trees/   repositories and checkouts of builds    logs/  their output
 //! downloads/    what came before a download was cut off  indexes/  the newest index seen at each place
+//! resolved/     configurations by what was asked for
 //! tmp/          work in progress                        locks/ who works on what
 //! ```
 //!
@@ -25,6 +26,7 @@ mod folder;
 mod gc;
 mod key;
 mod lock;
+mod resolved;
 mod scratch;
 mod sealed;
 mod store;

@@ -116,7 +116,7 @@ impl Symbols {
     }
 
     /// The member of `name`'s choice that `config` has set, if it is another.
-    pub(super) fn chosen_beside<'a>(&'a self, name: &str, config: &Config) -> Option<&'a str> {
+    pub(crate) fn chosen_beside<'a>(&'a self, name: &str, config: &Config) -> Option<&'a str> {
         let choice = self.get(name)?.choice?;
         let mut members = self.symbols.iter().filter(|(_, symbol)| symbol.choice == Some(choice));
         let chosen = members.find(|(member, _)| config.get(member) == Some("y"))?.0;
