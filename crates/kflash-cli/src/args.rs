@@ -18,6 +18,9 @@ pub struct Shared {
         display_order = 100
     )]
     pub host_root: PathBuf,
+    /// The configuration [default: kflash/config.toml in $XDG_CONFIG_HOME or ~/.config, else /etc/kflash/config.toml]
+    #[arg(long, global = true, value_name = "FILE", display_order = 100)]
+    pub config: Option<PathBuf>,
     /// Print the result as JSON; a verb that takes time prints each event as a line, the result last
     #[arg(long, global = true, display_order = 101)]
     pub json: bool,

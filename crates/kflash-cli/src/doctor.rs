@@ -1,5 +1,7 @@
 //! `kflash doctor`: what this host lacks.
 
+mod configuration;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,8 @@ use crate::sheet::shown;
 /// Says what this host lacks for flashing
 ///
 /// Looks for USB, for the boards' nodes and whether this user may open them, for the udev rule, and for programs that are
-/// known to take boards for something else. Ends with exit code 6 if a board that is plugged in may not be opened.
+/// known to take boards for something else; and at the configuration: whether what it names is there. Ends with exit code 6
+/// if a board that is plugged in may not be opened, else with 2 if the configuration is wrong.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Install the udev rule that gives whoever sits at this machine, and the groups plugdev and dialout, access to
@@ -59,14 +62,21 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     if args.udev {
         install(&shared.host_root)?;
     }
-    let findings = findings(&shared.host_root);
-    let wrong = findings.iter().any(|finding| finding.state == State::Wrong);
+    let mut findings = findings(&shared.host_root);
+    let any_wrong = |findings: &[Finding]| findings.iter().any(|finding| finding.state == State::Wrong);
+    let denied = any_wrong(&findings);
+    findings.extend(configuration::findings(&shared.configuration()));
+    let exit = match denied {
+        true => ExitCode::Denied,
+        false if any_wrong(&findings) => ExitCode::Usage,
+        false => ExitCode::Ok,
+    };
     if shared.json {
         render::result_json(&Findings { findings });
     } else {
         render::result(&text(&findings));
     }
-    Ok(if wrong { ExitCode::Denied } else { ExitCode::Ok })
+    Ok(exit)
 }
 
 fn text(findings: &[Finding]) -> String {

@@ -2,6 +2,7 @@
 
 mod args;
 mod boards;
+mod configuration;
 mod detect;
 mod doctor;
 mod failure;

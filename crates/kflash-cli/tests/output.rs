@@ -71,3 +71,33 @@ fn doctor_installs_the_rule_that_it_misses() {
     let rule = fs::read_to_string(root.path().join("etc/udev/rules.d/60-kflash.rules")).unwrap();
     assert!(rule.contains(r#"ATTR{idVendor}=="0483", ATTR{idProduct}=="df11""#), "{rule}");
 }
+
+#[test]
+fn doctor_looks_at_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = |config: &str| {
+        let file = folder.path().join("config.toml");
+        fs::write(&file, config).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let output = run(&["doctor", "--json", "--host-root", root, "--config", file.to_str().unwrap()]);
+        let findings = result(&output)["findings"].as_array().unwrap().clone();
+        let of_it = findings.iter().filter(|one| one["what"] == "configuration");
+        let said = of_it.map(|one| format!("{}: {}", one["state"].as_str().unwrap(), one["is"].as_str().unwrap()));
+        let said: Vec<_> = said.map(|said| said.replace(root, "~")).collect();
+        (output.status.code(), said.join("\n"))
+    };
+    let printer =
+        |board: &str| format!("[[printers]]\nname = \"a\"\n[[printers.boards]]\nboard = \"{OCTOPUS}\"\n{board}");
+    assert_eq!(doctor(&printer("")), (Some(0), "ok: ~/config.toml: 1 printer, 1 board".into()));
+    let (code, said) = doctor(&printer("route = \"katapult\"\nfirmware = \"fetch\""));
+    let start = "wrong: ~/config.toml: printers.a.boards.btt-octopus-v1.1-f446: route: btt-octopus-v1.1-f446 has no \"katapult\", but katapult-usb, ";
+    assert!(code == Some(2) && said.starts_with(start), "{said}");
+    assert_eq!(
+        doctor("klipper = \"nowhere\""),
+        (Some(2), "wrong: ~/config.toml: klipper: ~/nowhere is no Klipper tree".into())
+    );
+    assert_eq!(doctor("kliper = \"x\"").0, Some(2));
+    fs::remove_file(folder.path().join("config.toml")).unwrap();
+    let gone = run(&["doctor", "--config", folder.path().join("config.toml").to_str().unwrap()]);
+    assert!(str::from_utf8(&gone.stdout).unwrap().contains("WRONG  configuration  cannot read "), "{gone:?}");
+}
