@@ -112,7 +112,7 @@ pub(super) fn is_reference(reference: &str) -> Result<(), LocationError> {
 }
 
 fn below(reference: &str) -> Result<(), LocationError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+=,@-".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+=,@-".contains(&byte);
     let segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
     if reference.len() <= LONGEST && reference.split('/').all(segment) {
         return Ok(());

@@ -126,10 +126,10 @@ impl Net {
                 | StatusCode::SEE_OTHER
                 | StatusCode::TEMPORARY_REDIRECT
                 | StatusCode::PERMANENT_REDIRECT => {
-                    let target = answer.header(header::LOCATION).unwrap_or_default();
-                    at = at.redirected(target).map_err(|error| {
-                        Failed::Lasting(FetchError::Redirect { url: url.clone(), problem: error.to_string() })
-                    })?;
+                    let refused = |problem| Failed::Lasting(FetchError::Redirect { url: url.clone(), problem });
+                    let target = answer.header(header::LOCATION).filter(|target| !target.is_empty());
+                    let target = target.ok_or_else(|| refused("nowhere".into()))?;
+                    at = at.redirected(target).map_err(|error| refused(error.to_string()))?;
                 }
                 _ => return Ok(answer),
             }
