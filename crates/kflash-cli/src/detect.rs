@@ -1,6 +1,6 @@
 //! `kflash detect`: what is plugged in.
 
-mod query;
+pub mod query;
 mod text;
 
 use kflash::board::Profile;
@@ -100,7 +100,7 @@ pub fn may_be_a_board(device: &Device) -> bool {
     device.mode != Mode::Unknown || device.tty.is_some() || !matches!(device.place, Place::Usb(_))
 }
 
-fn exit(error: &DiscoverError) -> ExitCode {
+pub fn exit(error: &DiscoverError) -> ExitCode {
     match error {
         DiscoverError::Unreadable { .. } => ExitCode::Denied,
         DiscoverError::Unreachable { .. } => ExitCode::NotFound,

@@ -19,6 +19,7 @@ mod sheet;
 mod signal;
 #[cfg(feature = "sim")]
 mod simulate;
+mod status;
 mod trace;
 mod verify;
 
@@ -50,6 +51,7 @@ enum Verb {
     Flash(flash::Args),
     Verify(verify::Args),
     Boards(boards::Args),
+    Status(status::Args),
     Doctor(doctor::Args),
 }
 
@@ -77,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Flash(args) => flash::run(args, &cli.shared),
         Verb::Verify(args) => verify::run(args, &cli.shared),
         Verb::Boards(args) => boards::run(args, &cli.shared),
+        Verb::Status(args) => status::run(args, &cli.shared),
         Verb::Doctor(args) => doctor::run(args, &cli.shared),
     });
     match ended {

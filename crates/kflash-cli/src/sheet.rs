@@ -47,6 +47,15 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// A word for a shell to copy, whoever made it up.
+pub fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/@%+=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 /// Whether a character stands for itself on a terminal: neither a control character nor one that hides or turns what is
 /// around it (U+202E).
 pub fn is_plain(c: char) -> bool {
@@ -56,6 +65,14 @@ pub fn is_plain(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_stays_one_word() {
+        assert_eq!(word("/dev/serial/by-id/usb-Klipper_x-if00"), "/dev/serial/by-id/usb-Klipper_x-if00");
+        assert_eq!(word("a b; rm -rf $HOME"), "'a b; rm -rf $HOME'");
+        assert_eq!(word("it's"), "'it'\\''s'");
+        assert_eq!(word(""), "''");
+    }
 
     #[test]
     fn what_a_device_says_is_shown_but_does_nothing() {
