@@ -4,6 +4,7 @@
 //! 404, after Klipper left it is 503; `/server/info` always answers, and says which.
 
 mod answer;
+mod mcu;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use ureq::{Agent, Error};
 
 use self::answer::{Failed, Objects, PrinterInfo, Reply, ServerInfo, Status};
+pub use self::mcu::Mcu;
 use crate::config::{self, ApiKey};
 use crate::exit::ExitCode;
 
@@ -195,7 +197,12 @@ impl Client {
     }
 
     fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, MoonrakerError> {
-        let mut request = self.agent.get(format!("{}{path}", self.url));
+        self.query(path, "")
+    }
+
+    /// The answer to a request for `path`, with `query` behind it.
+    fn query<T: DeserializeOwned>(&self, path: &'static str, query: &str) -> Result<T, MoonrakerError> {
+        let mut request = self.agent.get(format!("{}{path}{query}", self.url));
         if let Some(key) = &self.key {
             request = request.header("X-Api-Key", key.secret());
         }

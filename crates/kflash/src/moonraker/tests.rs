@@ -233,3 +233,39 @@ fn a_key_comes_from_its_file_and_is_shown_nowhere() {
     assert_eq!(client.key, ApiKey::new("5ec4e7"));
     assert!(!format!("{client:?}").contains("5ec4e7"));
 }
+
+#[test]
+fn the_micro_controllers_that_klipper_is_connected_to() {
+    let list = r#"{"result":{"objects":["gcode","mcu","mcu Tool head","mcu_stats","configfile","heater_bed"]}}"#;
+    let status = r#"{"result":{"eventtime":1.0,"status":{
+        "configfile":{"settings":{"mcu":{"serial":"/dev/serial/by-id/usb-Klipper_x-if00","restart_method":"command"},"mcu tool head":{"canbus_uuid":"11aa22bb33cc"},"printer":{"max_accel":3000.0}}},
+        "mcu":{"mcu_version":"v0.12.0-85-gd785b396","mcu_constants":{"MCU":"stm32f446xx","CLOCK_FREQ":180000000}},
+        "mcu Tool head":{}}}}"#;
+    let (client, asked) = serve(vec![(200, list.into()), (200, status.into())]);
+    let mcus = client.micro_controllers().unwrap();
+    let main = Mcu {
+        section: "mcu".into(),
+        serial: Some("/dev/serial/by-id/usb-Klipper_x-if00".into()),
+        version: Some("v0.12.0-85-gd785b396".into()),
+        mcu: Some("stm32f446xx".into()),
+    };
+    let away = Mcu { section: "mcu Tool head".into(), serial: None, version: None, mcu: None };
+    assert_eq!(mcus, [main, away]);
+    let lines: Vec<_> = asked.iter().map(|request| request.lines().next().unwrap().to_owned()).collect();
+    let query = "?configfile=settings&mcu=mcu_version,mcu_constants&mcu%20Tool%20head=mcu_version,mcu_constants";
+    assert_eq!(lines, ["GET /printer/objects/list HTTP/1.1", &format!("GET /printer/objects/query{query} HTTP/1.1")]);
+}
+
+#[test]
+fn micro_controllers_of_an_odd_shape() {
+    let answers = |list: &str, status: &str| serve(vec![(200, list.to_owned()), (200, status.to_owned())]).0;
+    let empty = answers(r#"{"result":{"objects":["mcu"]}}"#, r#"{"result":{"status":{"configfile":5,"mcu":[1]}}}"#);
+    let unknown = Mcu { section: "mcu".into(), serial: None, version: None, mcu: None };
+    assert_eq!(empty.micro_controllers().unwrap(), [unknown]);
+    let names: Vec<_> = (0..1000).map(|n| format!("\"mcu {n}\"")).collect();
+    let many = answers(&format!(r#"{{"result":{{"objects":[{}]}}}}"#, names.join(",")), "{}");
+    assert!(many.micro_controllers().unwrap_err().to_string().ends_with("1000 micro-controllers"));
+    for list in ["{}", r#"{"result":{"objects":5}}"#, r#"{"result":[]}"#] {
+        assert!(matches!(answers(list, "{}").micro_controllers(), Err(MoonrakerError::Malformed { .. })), "{list}");
+    }
+}
