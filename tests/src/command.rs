@@ -18,11 +18,13 @@ pub struct Ran {
     pub messages: String,
 }
 
-/// A run of `kflash --json` with nobody at the terminal.
+/// A run of `kflash --json` with nobody at the terminal, and with a cache of its own unless `--cache-dir` names one.
 pub fn kflash(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+    let cache = tempfile::tempdir().expect("a directory can be made");
     let output = Command::new(static_binary("kflash"))
         .arg("--json")
         .args(arguments)
+        .env("XDG_CACHE_HOME", cache.path())
         .stdin(Stdio::null())
         .output()
         .expect("kflash can be run");

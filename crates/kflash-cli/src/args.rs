@@ -18,6 +18,9 @@ pub struct Shared {
         display_order = 100
     )]
     pub host_root: PathBuf,
+    /// The cache of images [default: kflash in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, global = true, value_name = "DIR", display_order = 100)]
+    pub cache_dir: Option<PathBuf>,
     /// The configuration [default: kflash/config.toml in $XDG_CONFIG_HOME or ~/.config, else /etc/kflash/config.toml]
     #[arg(long, global = true, value_name = "FILE", display_order = 100)]
     pub config: Option<PathBuf>,

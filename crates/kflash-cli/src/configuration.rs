@@ -29,7 +29,6 @@ impl Shared {
         if let Some(file) = &self.config {
             return Ok(Configuration { config: read(file)?, file: Some(file.clone()) });
         }
-        // What is not absolute is to be ignored (XDG Base Directory Specification 0.8).
         let of_the_user = absolute("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         let of_the_user = of_the_user.map(|folder| folder.join("kflash/config.toml"));
         for file in of_the_user.into_iter().chain([OF_THE_MACHINE.into()]) {
@@ -50,6 +49,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-fn absolute(variable: &str) -> Option<PathBuf> {
+/// A path in an environment variable; one that is not absolute is to be ignored (XDG Base Directory Specification 0.8).
+pub fn absolute(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }

@@ -6,6 +6,7 @@ use kflash::board::Hands;
 use kflash::discover::Place;
 use kflash::exit::{Again, ExitCode};
 use kflash::flash::{BoardState, FailureKind, FlashError};
+use kflash::obtain::cache::CacheError;
 use serde::Serialize;
 
 use crate::hint;
@@ -109,6 +110,12 @@ impl Failure {
             simulated: false,
             board: Some(Box::new(BoardLeft { state: error.board, place: error.place, kind: error.kind })),
         }
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        Self { hint: hint::cache(&error), ..Self::new(error.exit(), error.to_string()) }
     }
 }
 

@@ -6,8 +6,9 @@ use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::memory;
 use crate::report;
-use crate::session::{FirmwareOrSimulated, Target};
+use crate::session::{FirmwareOrElse, Target};
 
 /// Flashes a board and proves that it runs the firmware
 ///
@@ -22,13 +23,14 @@ use crate::session::{FirmwareOrSimulated, Target};
   kflash flash --board btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
   kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
+  kflash flash -b btt-octopus-v1.1-f446 --previous
   kflash flash -b btt-octopus-v1.1-f446 --simulate
   kflash flash -b btt-octopus-v1.1-f446 --simulate=none -f klipper.bin")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
-    firmware: FirmwareOrSimulated,
+    firmware: FirmwareOrElse,
     /// Write even if the board runs this very firmware already
     #[arg(long)]
     force: bool,
@@ -39,6 +41,12 @@ pub struct Args {
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let session = args.target.session(&args.firmware, args.force, args.trace.as_deref(), shared)?;
-    let report = session.run(|flasher, request, events| flasher.flash(request, events))?;
+    let mut report = session.run(|flasher, request, events| flasher.flash(request, events))?;
+    if let Some(firmware) = &session.firmware
+        && let Err(error) =
+            shared.cache().and_then(|cache| memory::remember(&cache, &report, &session.request.profile.id, firmware))
+    {
+        report.notes.push(format!("not kept for --previous: {}", error.message));
+    }
     Ok(report::print(&report, &session.request, shared.json))
 }

@@ -1,8 +1,11 @@
 //! What may help: one match over all kinds of failure.
 
+use std::io::ErrorKind;
+
 use kflash::board::Hands;
 use kflash::exit::Again;
 use kflash::flash::{BoardState, FailureKind};
+use kflash::obtain::cache::CacheError;
 
 use crate::hands;
 
@@ -93,6 +96,34 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
         FailureKind::Other => return None,
     };
     Some(hint)
+}
+
+/// What a person can do about a cache that cannot be used.
+pub fn cache(error: &CacheError) -> Option<String> {
+    let elsewhere = "--cache-dir names another directory";
+    match error {
+        CacheError::Untrusted { path, .. } => Some(format!(
+            "whoever can write to the cache can have any firmware flashed. If only you should: `chmod go-w {}`. A \
+             directory below it, such as --cache-dir {}, is made for you alone",
+            path.display(),
+            path.join("kflash").display()
+        )),
+        CacheError::Io { source, .. } => match source.kind() {
+            ErrorKind::PermissionDenied => {
+                Some(format!("a run as another user, maybe with sudo, may have made it; {elsewhere}"))
+            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Some(format!("`kflash cache gc --keep-days 0` frees what no device needs; {elsewhere}"))
+            }
+            ErrorKind::ReadOnlyFilesystem => Some(format!("the file system is mounted read-only; {elsewhere}")),
+            _ => None,
+        },
+        CacheError::Locked { .. } => Some("see what that process does, then run this again".into()),
+        CacheError::NoDirectory(_)
+        | CacheError::Inconsistent(_)
+        | CacheError::Provenance(_)
+        | CacheError::BadName(_) => None,
+    }
 }
 
 /// In what state a board is left, in words.

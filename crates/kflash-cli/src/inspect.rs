@@ -7,12 +7,12 @@ use kflash::addr::{FlashRange, FlashSize};
 use kflash::exit::ExitCode;
 use kflash::image::{Format, Image, StartEvidence};
 use kflash::klipper::dictionary::{BuiltFor, Dictionary};
-use kflash::obtain;
 use serde::Serialize;
 
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render;
+use crate::session::read_firmware;
 use crate::sheet::{Sheet, shown};
 
 /// Says what is in a firmware file: format, addresses, what it is built from and for.
@@ -37,7 +37,7 @@ struct Inspection<'a> {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let image = obtain::file(&args.file).map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let image = read_firmware(&args.file)?.image;
     if shared.json {
         render::result_json(&Inspection {
             file: args.file.to_string_lossy(),

@@ -2,6 +2,7 @@
 
 mod args;
 mod boards;
+mod cache;
 mod configuration;
 mod detect;
 mod doctor;
@@ -10,6 +11,7 @@ mod flash;
 mod hands;
 mod hint;
 mod inspect;
+mod memory;
 mod picture;
 mod plan;
 mod render;
@@ -52,6 +54,7 @@ enum Verb {
     Verify(verify::Args),
     Boards(boards::Args),
     Status(status::Args),
+    Cache(cache::Args),
     Doctor(doctor::Args),
 }
 
@@ -80,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Verify(args) => verify::run(args, &cli.shared),
         Verb::Boards(args) => boards::run(args, &cli.shared),
         Verb::Status(args) => status::run(args, &cli.shared),
+        Verb::Cache(args) => cache::run(args, &cli.shared),
         Verb::Doctor(args) => doctor::run(args, &cli.shared),
     });
     match ended {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render;
-use crate::session::{FirmwareOrSimulated, Target};
+use crate::session::{FirmwareOrElse, Target};
 
 /// Says what a flash would do, and everything that speaks against it
 ///
@@ -25,7 +25,7 @@ pub struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
-    firmware: FirmwareOrSimulated,
+    firmware: FirmwareOrElse,
 }
 
 /// The last line of JSON.

@@ -12,13 +12,13 @@ use kflash::exit::ExitCode;
 use kflash::flash::{FlashError, Flasher, Request};
 use kflash::host::Host;
 use kflash::identify::Selector;
-use kflash::image::Image;
 use kflash::link::trace::Tracer;
-use kflash::obtain;
+use kflash::obtain::{self, Obtained};
 use kflash::system::SystemHost;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::memory;
 use crate::render::{self, Progress, Screen};
 use crate::signal::Watch;
 #[cfg(feature = "sim")]
@@ -46,6 +46,8 @@ pub struct Session {
     pub host: Arc<dyn Host>,
     /// What is to be done.
     pub request: Request,
+    /// The firmware as the cache is to remember it; `None` where nothing is remembered.
+    pub firmware: Option<Obtained>,
     watch: Arc<Watch>,
     screen: Screen,
     tracer: Option<Tracer>,
@@ -60,69 +62,74 @@ pub struct Firmware {
     pub firmware: PathBuf,
 }
 
-/// The firmware, or a rehearsal that can do without.
-#[cfg(feature = "sim")]
+/// The firmware, or what does without a file.
 #[derive(clap::Args, Debug)]
-pub struct FirmwareOrSimulated {
+pub struct FirmwareOrElse {
     /// The firmware file: bin, Intel HEX, UF2 or ELF
-    #[arg(long, short, value_name = "FILE", required_unless_present = "simulate")]
+    #[arg(long, short, value_name = "FILE")]
+    #[cfg_attr(feature = "sim", arg(required_unless_present_any = ["previous", "simulate"]))]
+    #[cfg_attr(not(feature = "sim"), arg(required_unless_present = "previous"))]
     firmware: Option<PathBuf>,
+    /// The firmware that this device ran before the one it runs now: kflash keeps what it flashes in its cache
+    #[arg(long, conflicts_with = "firmware")]
+    previous: bool,
     /// Rehearse on a virtual board, with the very same stages; without --firmware, with a test image. BOOTLOADER is
     /// the one that is installed on it, as `kflash boards BOARD` names it [default: the first that fits]
-    #[arg(long, conflicts_with = "device", value_name = "BOOTLOADER")]
+    #[cfg(feature = "sim")]
+    #[arg(long, conflicts_with_all = ["device", "previous"], value_name = "BOOTLOADER")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "")]
     simulate: Option<String>,
 }
 
-/// The firmware, where there are no virtual boards.
-#[cfg(not(feature = "sim"))]
-pub type FirmwareOrSimulated = Firmware;
-
 impl Target {
     /// The board with `firmware`, on this host or in a simulation.
-    #[cfg(feature = "sim")]
     pub fn session(
         &self,
-        firmware: &FirmwareOrSimulated,
+        firmware: &FirmwareOrElse,
         force: bool,
         trace: Option<&Path>,
         shared: &Shared,
     ) -> Result<Session, Failure> {
-        match (&firmware.simulate, &firmware.firmware) {
-            (None, Some(file)) => self.on_host(file, force, trace, shared),
-            (simulate, file) => {
-                let board =
-                    Rehearsed { board: &self.board, bootloader: simulate.as_deref().filter(|id| !id.is_empty()) };
-                simulate::session(board, file.as_deref(), force, trace, shared)
-            }
+        #[cfg(feature = "sim")]
+        if let Some(id) = &firmware.simulate {
+            let board = Rehearsed { board: &self.board, bootloader: Some(id.as_str()).filter(|id| !id.is_empty()) };
+            return simulate::session(board, firmware.firmware.as_deref(), force, trace, shared);
         }
-    }
-
-    /// The board with `firmware`, on this host.
-    #[cfg(not(feature = "sim"))]
-    pub fn session(
-        &self,
-        firmware: &Firmware,
-        force: bool,
-        trace: Option<&Path>,
-        shared: &Shared,
-    ) -> Result<Session, Failure> {
-        self.on_host(&firmware.firmware, force, trace, shared)
+        match &firmware.firmware {
+            Some(file) => self.on_host(file, force, trace, shared),
+            None => self.with_previous(force, trace, shared),
+        }
     }
 
     /// The board with the firmware in `file`, on this host.
     pub fn on_host(&self, file: &Path, force: bool, trace: Option<&Path>, shared: &Shared) -> Result<Session, Failure> {
         let (profile, chip) = find_board(&self.board)?;
-        let image = read_image(file)?;
+        let firmware = read_firmware(file)?;
         let (host, selectors) = SystemHost::new(&shared.host_root).with_selectors(self.device.clone());
-        let request = Request { profile, chip, image, selectors, force };
-        Session::new(Arc::new(host), request, trace, shared)
+        let request = Request { profile, chip, image: firmware.image.clone(), selectors, force };
+        Session::new(Arc::new(host), request, Some(firmware), trace, shared)
+    }
+
+    /// The board with the firmware that it ran before, on this host.
+    fn with_previous(&self, force: bool, trace: Option<&Path>, shared: &Shared) -> Result<Session, Failure> {
+        let (profile, chip) = find_board(&self.board)?;
+        let cache = shared.cache()?;
+        let (host, selectors) = SystemHost::new(&shared.host_root).with_selectors(self.device.clone());
+        let firmware = memory::previous(&cache, &host, &profile, &chip, &selectors)?;
+        let request = Request { profile, chip, image: firmware.image.clone(), selectors, force };
+        Session::new(Arc::new(host), request, Some(firmware), trace, shared)
     }
 }
 
 impl Session {
-    /// A run of `request` on `host`.
-    pub fn new(host: Arc<dyn Host>, request: Request, trace: Option<&Path>, shared: &Shared) -> Result<Self, Failure> {
+    /// A run of `request` on `host`; `firmware` is what the cache is to remember of it.
+    pub fn new(
+        host: Arc<dyn Host>,
+        request: Request,
+        firmware: Option<Obtained>,
+        trace: Option<&Path>,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
         let (host, tracer): (Arc<dyn Host>, _) = match trace {
             Some(file) => {
                 let traced = TracedHost::new(host, file)?;
@@ -134,7 +141,7 @@ impl Session {
         let screen = Screen::default();
         let watch = Watch::start(request.profile.hands.clone(), screen.clone(), host.simulated(), shared.json)
             .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
-        Ok(Self { host, request, watch, screen, tracer, json: shared.json })
+        Ok(Self { host, request, firmware, watch, screen, tracer, json: shared.json })
     }
 
     /// Runs a stage with its progress shown.
@@ -175,6 +182,6 @@ pub fn find_board(name: &str) -> Result<(Profile, Chip), Failure> {
 }
 
 /// The firmware in a file.
-pub fn read_image(file: &Path) -> Result<Image, Failure> {
+pub fn read_firmware(file: &Path) -> Result<Obtained, Failure> {
     obtain::file(file).map_err(|error| Failure::new(error.exit(), error.to_string()))
 }

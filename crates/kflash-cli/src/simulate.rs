@@ -19,7 +19,7 @@ use kflash_sim::host::{Plug, SimHost};
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::session::{Session, find_board, read_image};
+use crate::session::{Session, find_board, read_firmware};
 
 /// The version that the virtual board runs at first.
 const OLDER: &str = "v0.12.0-439-g1fe54bd5";
@@ -50,7 +50,7 @@ pub fn session(
     shared: &Shared,
 ) -> Result<Session, Failure> {
     let (profile, chip) = find_board(on.board)?;
-    let given = file.map(read_image).transpose()?;
+    let given = file.map(read_firmware).transpose()?.map(|firmware| firmware.image);
     let start = given.as_ref().and_then(|image| image.start.as_ref()).map(|start| start.addr);
     let fits = |installed: &InstalledBootloader| match on.bootloader {
         Some(id) => installed.id == id,
@@ -95,7 +95,7 @@ pub fn session(
     host.plug_in(Plug::of(&profile, route.cable, port), board, profile.opening_resets);
     host.clock().sleep(BOOT);
     let request = Request { profile, chip, image, selectors, force };
-    Session::new(Arc::new(host), request, trace, shared)
+    Session::new(Arc::new(host), request, None, trace, shared)
 }
 
 fn test_image(chip: &Chip, installed: &InstalledBootloader, cable: Cable) -> TestImage {

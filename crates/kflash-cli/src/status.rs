@@ -19,7 +19,7 @@ use crate::args::Shared;
 use crate::detect::query::Query;
 use crate::failure::Failure;
 use crate::render;
-use crate::session::{find_board, read_image};
+use crate::session::{find_board, read_firmware};
 
 /// Says of each board whether it has to be flashed
 ///
@@ -61,7 +61,8 @@ struct Status<'a> {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let file = args.firmware.as_ref().map(|file| Ok::<_, Failure>((file.clone(), read_image(file)?))).transpose()?;
+    let file =
+        args.firmware.as_ref().map(|file| Ok::<_, Failure>((file.clone(), read_firmware(file)?.image))).transpose()?;
     if let Some((file, image)) = &file
         && image.dictionary.is_none()
     {

@@ -61,10 +61,11 @@ pub fn verdict_word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// A number of bytes for people: `41.4 KiB`, `96 KiB`, `512 bytes`.
+/// A number of bytes for people: `41.4 KiB`, `96 KiB`, `512 bytes`, `218.3 MiB`.
 pub fn bytes(n: u64) -> String {
     match n {
         0..1024 => format!("{n} bytes"),
+        0x100_0000.. => format!("{:.1} MiB", n as f64 / f64::from(1 << 20)),
         _ if n.is_multiple_of(1024) => format!("{} KiB", n / 1024),
         _ => format!("{:.1} KiB", n as f64 / 1024.0),
     }
@@ -90,5 +91,7 @@ mod tests {
         assert_eq!(bytes(1023), "1023 bytes");
         assert_eq!(bytes(32768), "32 KiB");
         assert_eq!(bytes(42394), "41.4 KiB");
+        assert_eq!(bytes(16 << 20), "16.0 MiB");
+        assert_eq!(bytes(228_904_141), "218.3 MiB");
     }
 }

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::ObtainError;
+use super::{From, ObtainError, Obtained};
 use crate::image::{Image, MAX_FILE};
 
 /// Reads the firmware file at `path`. No more than [`MAX_FILE`] bytes are read of a regular file, none of anything else.
-pub fn file(path: &Path) -> Result<Image, ObtainError> {
+pub fn file(path: &Path) -> Result<Obtained, ObtainError> {
     let unreadable = |source| ObtainError::of(path, source);
     // Looked at before it is opened: opening a FIFO would wait for a writer, opening a tty can reset a board.
     let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
@@ -20,7 +20,10 @@ pub fn file(path: &Path) -> Result<Image, ObtainError> {
     let file = File::open(path).map_err(unreadable)?;
     // One byte more than allowed, so that a larger file is seen to be larger.
     file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    Image::parse(&bytes).map_err(|error| ObtainError::NotAnImage { path: path.to_owned(), error })
+    match Image::parse(&bytes) {
+        Ok(image) => Ok(Obtained { image, bytes, from: From::File(path.to_owned()) }),
+        Err(error) => Err(ObtainError::NotAnImage { path: path.to_owned(), error }),
+    }
 }
 
 #[cfg(test)]
@@ -42,7 +45,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("klipper.bin");
         std::fs::write(&path, [1, 2, 3]).unwrap();
-        assert_eq!(file(&path).unwrap(), Image::parse(&[1, 2, 3]).unwrap());
+        let image = Image::parse(&[1, 2, 3]).unwrap();
+        let obtained = Obtained { image, bytes: vec![1, 2, 3], from: From::File(path.clone()) };
+        assert_eq!(file(&path).unwrap(), obtained);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use self::cache::{Entry, Key};
 use crate::exit::ExitCode;
-use crate::image::ImageError;
+use crate::image::{Image, ImageError};
 
 pub mod build;
 pub mod cache;
@@ -13,6 +14,32 @@ mod file;
 pub mod provenance;
 
 pub use file::file;
+
+/// Firmware, and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Obtained {
+    /// The image.
+    pub image: Image,
+    /// The bytes of its file.
+    pub bytes: Vec<u8>,
+    /// Where it comes from.
+    pub from: From,
+}
+
+/// Where firmware comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// This file, as the person named it.
+    File(PathBuf),
+    /// The cache, into which everything goes that is built or fetched.
+    Cache(Key),
+}
+
+impl std::convert::From<Entry> for Obtained {
+    fn from(entry: Entry) -> Self {
+        Self { image: entry.image, bytes: entry.bytes, from: From::Cache(entry.key) }
+    }
+}
 
 /// Why no firmware was obtained.
 #[derive(Debug, thiserror::Error)]

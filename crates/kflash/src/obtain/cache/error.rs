@@ -20,6 +20,9 @@ pub enum CacheError {
         /// Who may.
         why: String,
     },
+    /// It is a file, or something else.
+    #[error("{}: not a directory", .0.display())]
+    NoDirectory(PathBuf),
     /// The system refuses.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -80,7 +83,7 @@ impl CacheError {
             },
             Self::Locked { .. } => ExitCode::Busy,
             Self::Inconsistent(_) | Self::Provenance(_) => ExitCode::Refused,
-            Self::BadName(_) => ExitCode::Usage,
+            Self::NoDirectory(_) | Self::BadName(_) => ExitCode::Usage,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The directories of the cache: made for their user alone, and refused where others may write.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -56,11 +56,11 @@ impl Cache {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(CacheError::io("read", &self.dir)(error)),
         };
+        if !found.is_dir() {
+            return Err(CacheError::NoDirectory(self.dir.clone()));
+        }
         let untrusted = |why| CacheError::Untrusted { path: self.dir.clone(), why };
         let us = rustix::process::geteuid().as_raw();
-        if !found.is_dir() {
-            return Err(untrusted("it is no directory".into()));
-        }
         // As sshd does for its keys: root can do anything anyway, everybody else could plant firmware.
         if found.uid() != us && found.uid() != 0 {
             return Err(untrusted(format!("it belongs to user {}", found.uid())));
@@ -92,7 +92,7 @@ impl Cache {
             Ok(()) => Ok(path),
             // A link could lead what is written, and what gc removes, anywhere.
             Err(_) if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) => Ok(path),
-            Err(_) => Err(CacheError::io("use", &path)(io::Error::from(ErrorKind::NotADirectory))),
+            Err(_) => Err(CacheError::NoDirectory(path)),
         }
     }
 }
