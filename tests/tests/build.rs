@@ -14,7 +14,7 @@ use kflash::flash::Interrupt;
 use kflash::image::Image;
 use kflash::obtain::build::make::MakeError;
 use kflash::obtain::build::{BuildError, BuildEvent, Builder, Environment, Firmware, Order, Outcome, Source};
-use kflash::obtain::cache::Lookup;
+use kflash::obtain::cache::{Key, Lookup};
 use kflash::obtain::provenance::Origin;
 use tests::firmware_tree::{FirmwareTree, is_real, order, order_of};
 
@@ -58,6 +58,14 @@ fn images(tree: &FirmwareTree, cache: &str) -> usize {
 fn makes(tree: &FirmwareTree, cache: &str) -> usize {
     fs::read_dir(tree.root.path().join(cache).join("logs"))
         .map_or(0, |logs| logs.filter(|log| log.as_ref().expect("a log").metadata().expect("a log").len() > 0).count())
+}
+
+/// The keys of what the cache holds for these orders.
+fn cached(tree: &FirmwareTree, orders: &[Order]) -> Vec<Option<Key>> {
+    let (cache, interrupt) = (tree.cache("cache"), Interrupt::default());
+    let builder = Builder { cache: &cache, environment: &tree.environment, interrupt: &interrupt, jobs: 1 };
+    let found = builder.cached(&tree.look(), orders).into_iter();
+    found.map(|found| found.unwrap_or_else(|error| panic!("{error}")).map(|firmware| firmware.entry.key)).collect()
 }
 
 /// The environment of this process, with these programs before all others on the PATH.
@@ -130,6 +138,10 @@ fn progressed(events: &[BuildEvent], board: &BoardId) {
 fn what_was_built_is_not_built_again() {
     let mut tree = FirmwareTree::new();
     let orders = [order(OCTOPUS, None), order(CREALITY, None)];
+    assert_eq!(cached(&tree, &orders), [None, None]);
+    assert_eq!(makes(&tree, "cache"), 0);
+    let (first, _) = tree.build("cache", &orders[..1]);
+    assert_eq!(cached(&tree, &orders), [Some(well(&first[0]).entry.key), None]);
     let (first, _) = tree.build("cache", &orders);
     // From now on whatever would build or configure fails.
     let forbidden = ["make", "python3", "cpp"].map(|name| (name, "exit 42"));
@@ -141,6 +153,7 @@ fn what_was_built_is_not_built_again() {
         assert_eq!(first.entry.provenance.time, second.entry.provenance.time);
     }
     assert!(events.iter().all(|event| matches!(event, BuildEvent::Ended { .. })), "{events:?}");
+    assert_eq!(cached(&tree, &orders), second.iter().map(|outcome| Some(well(outcome).entry.key)).collect::<Vec<_>>());
     // Another cache knows nothing of it, and so they do fail there.
     let (other, _) = tree.build("other", &orders);
     assert!(matches!(badly(&other[0]), BuildError::Make(MakeError::Failed { .. })));

@@ -33,8 +33,7 @@ impl Builder<'_> {
         request: &Request,
         asks: impl FnOnce(),
     ) -> Result<Resolved, BuildError> {
-        let digest = digest(tree, order, request);
-        if let Some(resolved) = self.cache.resolved(&digest)? {
+        if let Some(resolved) = self.resolved(tree, order, request)? {
             return Ok(resolved);
         }
         asks();
@@ -47,8 +46,18 @@ impl Builder<'_> {
             let by_person = drifts.iter().any(|drift| order.set.iter().any(|(symbol, _)| *symbol == drift.symbol));
             return Err(BuildError::Drift { drifts, by_person });
         }
-        self.cache.remember_resolved(&digest, &resolved)?;
+        self.cache.remember_resolved(&digest(tree, order, request), &resolved)?;
         Ok(resolved)
+    }
+
+    /// The configuration, where the tree was asked before.
+    pub(super) fn resolved(
+        &self,
+        tree: &Tree,
+        order: &Order,
+        request: &Request,
+    ) -> Result<Option<Resolved>, BuildError> {
+        Ok(self.cache.resolved(&digest(tree, order, request))?)
     }
 
     /// Opens the tree's own menu of an order's configuration on the terminal. Returns the symbols that a person changed

@@ -64,6 +64,36 @@ impl Builder<'_> {
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
+    /// The firmware of each order that the cache holds already, in the same order: no make runs. `None` where one would.
+    pub fn cached(&self, tree: &Tree, orders: &[Order]) -> Vec<Result<Option<Firmware>, Arc<BuildError>>> {
+        let mut toolchains = Toolchains::default();
+        orders.iter().map(|order| self.cached_one(tree, order, &mut toolchains)).collect()
+    }
+
+    fn cached_one(
+        &self,
+        tree: &Tree,
+        order: &Order,
+        toolchains: &mut Toolchains,
+    ) -> Result<Option<Firmware>, Arc<BuildError>> {
+        let mut group = || -> Result<Option<Group<'_>>, BuildError> {
+            let request = order.request()?;
+            let Some(resolved) = self.resolved(tree, order, &request)? else { return Ok(None) };
+            let toolchain = toolchains.find(&resolved.needs, self)?;
+            Ok(Some(Group::new(tree, &request, resolved, &toolchain)?))
+        };
+        let Some(group) = group()? else { return Ok(None) };
+        let group = Group { orders: vec![(0, order)], ..group };
+        match self.cache.find(&group.key).map_err(BuildError::from)? {
+            Lookup::Found(entry) => {
+                let delivered = self.deliver(&group, &entry, tree, &Source::Cache);
+                delivered.into_iter().next().map(|(_, outcome)| outcome).transpose()
+            }
+            // What is damaged is built again.
+            Lookup::Absent | Lookup::Damaged(_) => Ok(None),
+        }
+    }
+
     fn run(&self, tree: &Tree, orders: &[Order], events: &Sender<BuildEvent>) -> Vec<(usize, Outcome)> {
         let mut ended = Vec::new();
         let end = |outcomes: Vec<(usize, Outcome)>| {
