@@ -1,5 +1,7 @@
 //! What may help: one match over all kinds of failure.
 
+pub mod build;
+
 use std::io::ErrorKind;
 
 use kflash::board::Hands;

@@ -2,6 +2,7 @@
 
 mod args;
 mod boards;
+mod build;
 mod cache;
 mod configuration;
 mod detect;
@@ -10,6 +11,8 @@ mod failure;
 mod flash;
 mod hands;
 mod hint;
+#[cfg_attr(not(feature = "moonraker"), path = "host_version/unknown.rs")]
+mod host_version;
 mod inspect;
 mod memory;
 mod picture;
@@ -23,6 +26,7 @@ mod signal;
 mod simulate;
 mod status;
 mod trace;
+mod tree;
 mod verify;
 
 use std::ffi::OsString;
@@ -49,6 +53,7 @@ struct Cli {
 enum Verb {
     Detect(detect::Args),
     Inspect(inspect::Args),
+    Build(build::Args),
     Plan(plan::Args),
     Flash(flash::Args),
     Verify(verify::Args),
@@ -78,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let ended = panic::catch_unwind(|| match &cli.verb {
         Verb::Detect(args) => detect::run(args, &cli.shared),
         Verb::Inspect(args) => inspect::run(args, &cli.shared),
+        Verb::Build(args) => build::run(args, &cli.shared),
         Verb::Plan(args) => plan::run(args, &cli.shared),
         Verb::Flash(args) => flash::run(args, &cli.shared),
         Verb::Verify(args) => verify::run(args, &cli.shared),

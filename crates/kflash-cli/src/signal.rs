@@ -129,6 +129,22 @@ impl Watch {
     }
 }
 
+/// For a run that changes no board: the first SIGINT or SIGTERM asks it to stop, the second ends it.
+pub fn interrupt() -> io::Result<Arc<Interrupt>> {
+    let interrupt = Arc::new(Interrupt::default());
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let taker = Arc::clone(&interrupt);
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if taker.requested() {
+                process::exit(i32::from(ExitCode::Cancelled.code()));
+            }
+            taker.request();
+        }
+    });
+    Ok(interrupt)
+}
+
 /// What a signal says, and the exit code if it ends the run at once.
 fn answer(stage: Stage, second: bool) -> (&'static str, Option<ExitCode>) {
     match (stage, second) {

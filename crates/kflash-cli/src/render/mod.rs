@@ -1,6 +1,7 @@
 //! Everything that is printed: results on stdout, all else on stderr.
 
 mod bar;
+mod builds;
 mod json;
 pub mod line;
 mod plain;
@@ -16,6 +17,7 @@ use kflash::exit::ExitCode;
 use serde::Serialize;
 
 use self::bar::Bar;
+pub use self::builds::BuildProgress;
 use self::json::JsonLines;
 use self::plain::Plain;
 pub use self::screen::Screen;
@@ -115,6 +117,11 @@ pub fn failure(failure: &Failure, json: bool) -> ExitCode {
         result_json(&failure.json());
     }
     failure.exit
+}
+
+/// Prints the failure of one board among several to stderr.
+pub fn failure_of(board: &str, failure: &Failure) {
+    note(&format!("{board}: {}", failure_text(failure)));
 }
 
 fn print(mut to: impl Write, text: &str) -> io::Result<()> {

@@ -1,0 +1,109 @@
+//! Which Klipper tree firmware is built from.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use kflash::config::{self, Config, Printer};
+use kflash::flash::Interrupt;
+use kflash::obtain::build::Environment;
+use kflash::obtain::build::tree::Tree;
+use kflash::obtain::cache::Cache;
+
+use crate::failure::Failure;
+use crate::host_version::host_version;
+use crate::render;
+
+/// What `--ref` calls the commit that the printer's host runs.
+const HOST: &str = "host";
+
+/// Which tree.
+#[derive(clap::Args, Debug)]
+pub struct TreeArgs {
+    /// The Klipper or Kalico tree: a directory, taken as it is and never written to [default: the configuration's, else
+    /// ~/klipper, else ~/kalico]
+    #[arg(long, value_name = "DIR", conflicts_with = "git")]
+    klipper: Option<PathBuf>,
+    /// A git repository to take the tree from; it is cloned into the cache once
+    #[arg(long, value_name = "URL")]
+    git: Option<String>,
+    /// The branch, tag or commit to build, whatever is checked out; or "host": the commit that the printer's own Klipper
+    /// runs, as its Moonraker says
+    #[arg(long = "ref", value_name = "REF")]
+    reference: Option<String>,
+}
+
+/// Where trees are looked for and kept.
+pub struct Trees<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The printer that it is for, where that is known.
+    pub printer: Option<&'a Printer>,
+    /// Keeps what is cloned.
+    pub cache: &'a Cache,
+    /// What git sees of the environment.
+    pub environment: &'a Environment,
+    /// Stops it.
+    pub interrupt: &'a Interrupt,
+}
+
+/// What git, make and the compilers see of this process's environment.
+pub fn environment() -> Environment {
+    Environment::of(env::vars_os())
+}
+
+/// The only printer of `config` that has one of these boards.
+pub fn printer_of<'a>(config: &'a Config, boards: &[String]) -> Option<&'a Printer> {
+    let has = |printer: &&Printer| printer.boards.iter().any(|board| boards.contains(&board.board));
+    let mut printers = config.printers.iter().filter(has);
+    printers.next().filter(|_| printers.next().is_none())
+}
+
+impl TreeArgs {
+    /// The tree that is meant.
+    pub fn find(&self, trees: &Trees<'_>) -> Result<Tree, Failure> {
+        let reference = self.reference.as_deref();
+        match (&self.git, &self.klipper, trees.config.tree_of(trees.printer)) {
+            (Some(url), ..) => trees.fetch(url, reference),
+            (None, Some(dir), _) | (None, None, Some(config::Tree::Directory(dir))) => trees.at(dir, reference),
+            (None, None, Some(config::Tree::Git(tree))) => {
+                trees.fetch(&tree.git, reference.or(tree.reference.as_deref()))
+            }
+            (None, None, None) => trees.usual(reference),
+        }
+    }
+}
+
+impl Trees<'_> {
+    fn at(&self, dir: &Path, reference: Option<&str>) -> Result<Tree, Failure> {
+        Ok(match self.resolved(reference)? {
+            None => Tree::at(dir, self.environment, self.interrupt)?,
+            Some(reference) => Tree::at_reference(dir, &reference, self.environment, self.interrupt)?,
+        })
+    }
+
+    fn fetch(&self, url: &str, reference: Option<&str>) -> Result<Tree, Failure> {
+        let reference = self.resolved(reference)?;
+        let mut progress = |line: &str| render::note(line);
+        let reference = reference.as_deref();
+        Ok(Tree::fetch(url, reference, self.cache.dir(), self.environment, self.interrupt, &mut progress)?)
+    }
+
+    /// Where Klipper and Kalico are usually installed.
+    fn usual(&self, reference: Option<&str>) -> Result<Tree, Failure> {
+        let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let candidates = home.map(|home| vec![home.join("klipper"), home.join("kalico")]).unwrap_or_default();
+        let found = Tree::first_of(&candidates, self.environment, self.interrupt)?;
+        match reference {
+            None => Ok(found),
+            Some(_) => self.at(Path::new(found.place()), reference),
+        }
+    }
+
+    /// What git is asked for.
+    fn resolved(&self, reference: Option<&str>) -> Result<Option<String>, Failure> {
+        match reference {
+            Some(HOST) => Ok(Some(host_version(self.config, self.printer)?)),
+            reference => Ok(reference.map(str::to_owned)),
+        }
+    }
+}
