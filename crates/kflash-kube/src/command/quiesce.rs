@@ -135,7 +135,7 @@ impl Printer for Unasked {
 
 /// What the image at `path` makes of the board's micro-controller `mcu`.
 fn wanted(path: &Path, mcu: &str) -> Result<Wanted, String> {
-    let image = obtain::file(path).map_err(|error| error.to_string())?;
+    let image = obtain::file(path).map_err(|error| error.to_string())?.image;
     let dictionary = image.dictionary.ok_or_else(|| format!("{}: it holds no data dictionary", path.display()))?;
     Ok(Wanted { sha256: image.sha256, version: dictionary.version, mcu: mcu.to_owned() })
 }
