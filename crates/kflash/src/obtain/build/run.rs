@@ -204,7 +204,8 @@ impl Builder<'_> {
         if claim.is_none() || self.interrupt.requested() {
             return Err(BuildError::Interrupted);
         }
-        if told && let Some(entry) = self.find(&group.key, events)? {
+        // Made meanwhile, between the first look and the claim.
+        if let Lookup::Found(entry) = self.cache.find(&group.key)? {
             return Ok(self.deliver(group, &entry, tree, &Source::Cache));
         }
 
