@@ -1,5 +1,5 @@
 //! A process that works on a cache until it is killed, for `tests/tests/cache.rs`: `cache_worker DIR WORK NUMBER`.
-//! Every line that it prints is something that it was told is done.
+//! After a first line, once it begins, every line that it prints is something that it was told is done.
 
 use std::error::Error;
 use std::fs;
@@ -30,6 +30,7 @@ fn main() -> Done {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("usage: cache_worker DIR WORK NUMBER");
     let (dir, work, number) = (next()?, next()?, next()?.parse()?);
+    say("ready")?;
     let mut worker = Worker { cache: Cache::at(&dir), number, random: number + 1 };
     match work.as_str() {
         "grow" => (0..).try_for_each(|n| worker.grow(n)),
@@ -84,10 +85,10 @@ impl Worker {
         let version = self.below(VERSIONS);
         let (provenance, _) = provenance(version, "any")?;
         let key = Key::of(&provenance);
-        match self.below(6) {
-            0 | 1 => drop(self.store(version, &self.number.to_string())?),
-            2 => drop(self.cache.remove(&key)?),
-            3 => {
+        match self.below(12) {
+            0..4 => drop(self.store(version, &self.number.to_string())?),
+            4..9 => drop(self.cache.remove(&key)?),
+            9 => {
                 let ran = Ran {
                     time: Timestamp::now(),
                     board: BoardId("any".into()),
@@ -99,7 +100,7 @@ impl Worker {
                 let device = DeviceKeys { serial: Some(version.to_string()), place: "1-1".into() };
                 self.cache.remember(&device, [ran])?;
             }
-            4 => {
+            10 => {
                 // What somebody works on stays, whatever others sweep.
                 let scratch = self.cache.scratch("work")?;
                 let file = scratch.path().join("half");

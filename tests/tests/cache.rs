@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use tests::binary::example;
 
 /// Processes that work at once: more than the machine has processors.
 const WORKERS: u32 = 6;
+/// How often each is killed and replaced.
+const TURNS: u32 = 20;
 
 /// A cache and the processes on it.
 struct Yard {
@@ -25,7 +27,16 @@ struct Yard {
     cache: Cache,
 }
 
-struct Worker(Child);
+struct Worker(Child, BufReader<ChildStdout>);
+
+/// Tells others that it is over, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 impl Yard {
     fn new() -> Self {
@@ -36,10 +47,16 @@ impl Yard {
     fn start(&self, work: &str, number: u32) -> Worker {
         let mut command = Command::new(example("cache_worker"));
         command.arg(self.cache.dir()).args([work, &number.to_string()]);
-        Worker(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        // Starting takes longer than most of what it does.
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n");
+        Worker(child, output)
     }
 
-    /// Reads everything, over and over, until `done`: nobody may ever see half an entry. How often it was read.
+    /// Reads everything, over and over, until `done`: nobody may ever see half an entry. How many were read.
     fn read_until(&self, done: &AtomicBool) -> u32 {
         let mut reads = 0;
         while !done.load(Ordering::SeqCst) {
@@ -48,9 +65,9 @@ impl Yard {
                 if let Lookup::Damaged(damage) = self.cache.find(&listed.key.unwrap()).unwrap() {
                     panic!("{damage}");
                 }
+                reads += 1;
             }
             assert_eq!(self.cache.devices().unwrap().damage, []);
-            reads += 1;
         }
         reads
     }
@@ -77,7 +94,7 @@ impl Worker {
     /// What it said once it has ended by itself, or was `killed`: it must not have failed.
     fn said(mut self, by_itself: bool) -> Vec<String> {
         let (mut said, mut errors) = (String::new(), String::new());
-        self.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        self.1.read_to_string(&mut said).unwrap();
         self.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         let status = self.0.wait().unwrap();
         assert_eq!((status.code(), errors.as_str()), (by_itself.then_some(0), ""), "{status}");
@@ -94,9 +111,9 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Times that differ from each other and from run to run as little as anything else does.
+/// Up to 80 ms, in steps of a fraction of what a change takes.
 fn time(n: u32) -> Duration {
-    Duration::from_millis(u64::from(30 + (n * 37) % 120))
+    Duration::from_micros(u64::from((n * 7919) % 80_000))
 }
 
 #[test]
@@ -142,12 +159,13 @@ fn killed_at_any_moment_it_leaves_whole_entries_and_no_lock() {
     let done = AtomicBool::new(false);
     let (reads, killed) = thread::scope(|scope| {
         let reader = scope.spawn(|| yard.read_until(&done));
+        let over = Over(&done);
         let lines = (0..WORKERS).map(|row| {
             let yard = &yard;
             scope.spawn(move || {
                 let mut lines = 0;
-                for turn in 0..8 {
-                    let number = row * 8 + turn;
+                for turn in 0..TURNS {
+                    let number = row * TURNS + turn;
                     let work = if number % 3 == 0 { "grow" } else { "churn" };
                     lines += yard.start(work, number).kill_after(time(number)).len();
                 }
@@ -156,9 +174,10 @@ fn killed_at_any_moment_it_leaves_whole_entries_and_no_lock() {
         });
         let lines: Vec<_> = lines.collect();
         let killed: usize = lines.into_iter().map(|lines| lines.join().unwrap()).sum();
-        done.store(true, Ordering::SeqCst);
+        drop(over);
         (reader.join().unwrap(), killed)
     });
+    eprintln!("{reads} reads, {killed} changes");
     assert!(reads > 0 && killed > 0, "{reads} reads, {killed} changes");
     yard.sweep();
 }
