@@ -162,3 +162,42 @@ fn a_board_that_is_unplugged_while_it_is_written_is_flashed_by_the_next_run() {
     assert!(board.end().success());
     assert!(host.holds_image("flash.bin", 0x8000));
 }
+
+#[test]
+fn the_firmware_that_ran_before_is_put_back() {
+    let host = Host::octopus();
+    let newest = TestImage::klipper("stm32f446xx", BEHIND_KATAPULT).version("v0.14.0-0-gdeadbeef").build();
+    fs::write(host.path("newest.bin"), &newest).unwrap();
+    let board = host.plug(OCTOPUS, &["--dump", &host.text("flash.bin"), "--known", &host.text("newest.bin")]);
+    let (root, cache) = (host.text("root"), host.text("cache"));
+    let flash = |firmware: &[&str]| {
+        let arguments = ["flash", "--host-root", &root, "--cache-dir", &cache, "--board", OCTOPUS, "--device", "1-1"];
+        command::kflash(arguments.iter().chain(firmware))
+    };
+    let none = flash(&["--previous"]);
+    assert_eq!((none.code, &none.result["exit"]), (2, &json!("usage")), "{none:#?}");
+    for (file, version) in [("klipper.bin", NEW), ("newest.bin", "v0.14.0-0-gdeadbeef")] {
+        let flashed = flash(&["--firmware", &host.text(file)]);
+        assert_eq!((flashed.code, &flashed.result["now"]["version"]), (0, &json!(version)), "{flashed:#?}");
+    }
+    // What it ran at first was never in the cache, and is not what it ran last.
+    let back = flash(&["--previous"]);
+    assert_eq!((back.code, &back.result["now"]["version"]), (0, &json!(NEW)), "{back:#?}");
+    assert!(back.messages.contains("before, the device at 1-1 ran Klipper v0.13.0-999-gfeedbeef"), "{back:#?}");
+    let list = command::kflash(["cache", "list", "--cache-dir", &cache]);
+    assert_eq!(list.result.as_array().unwrap().len(), 2, "{list:#?}");
+    assert!(board.end().success());
+    assert!(host.holds_image("flash.bin", 0x8000));
+}
+
+#[test]
+fn a_flash_that_cannot_be_remembered_is_a_flash_all_the_same() {
+    let host = Host::octopus();
+    let board = host.plug(OCTOPUS, &["--dump", &host.text("flash.bin")]);
+    let flash = host.flash(OCTOPUS, &["--device", "1-1", "--cache-dir", &host.text("klipper.bin")]);
+    assert_eq!((flash.code, &flash.result["result"]), (0, &json!("flashed")), "{flash:#?}");
+    let notes = flash.result["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|note| note.as_str().unwrap().starts_with("not kept for --previous: ")), "{notes:?}");
+    assert!(board.end().success());
+    assert!(host.holds_image("flash.bin", 0x8000));
+}
