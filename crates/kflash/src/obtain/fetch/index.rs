@@ -195,7 +195,7 @@ struct Form {
 
 impl Entry {
     /// A key and what is wrong with it.
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let commit = |text: &str| {
             matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };

@@ -192,6 +192,13 @@ impl Url {
         Ok(url)
     }
 
+    /// The URL of `path`, a plain one, below this one as a folder.
+    pub(super) fn below(&self, path: &str) -> Result<Self, LocationError> {
+        below(path)?;
+        let folder = self.path.trim_end_matches('/');
+        Ok(Self { path: format!("{folder}/{path}"), query: String::new(), ..self.clone() })
+    }
+
     /// Whether it is reached with TLS.
     pub(super) fn https(&self) -> bool {
         self.https

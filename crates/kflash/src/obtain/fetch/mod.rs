@@ -10,10 +10,13 @@ mod location;
 mod net;
 mod proof;
 mod proxy;
+pub mod publish;
+mod secret;
 mod seen;
 mod signature;
 
 use std::fmt;
+use std::time::Duration;
 
 use self::download::{Download, Known};
 pub use self::error::FetchError;
@@ -21,6 +24,7 @@ pub use self::index::{Entry, FORMAT, Index, IndexError, MAX_INDEX, NotListed, Wa
 pub use self::location::{Location, LocationError, Url};
 pub use self::net::{CaError, Net, Patience};
 pub use self::proxy::{Proxies, ProxyError};
+pub use self::secret::{SecretError, SecretFile, Signer};
 pub use self::signature::{KeyError, PublicKey, SignatureError, check as check_signature};
 use crate::chip::Chip;
 use crate::clock::Clock;
@@ -33,6 +37,9 @@ use crate::timestamp::Timestamp;
 
 /// The largest signature file that is read, in bytes.
 const MAX_SIGNATURE: usize = 16 << 10;
+
+/// Until an index and its signature, of which one was replaced, are both.
+const BETWEEN_PUBLICATIONS: Duration = Duration::from_secs(1);
 
 /// Ends the name of the signature beside an index.
 pub const SIGNATURE_SUFFIX: &str = ".minisig";
@@ -91,20 +98,20 @@ impl Fetcher<'_> {
     pub fn index(&self, source: &Source, events: Events<'_>) -> Result<Believed, FetchError> {
         let at = &source.index;
         events(Event::Phase { phase: Phase::Fetch, what: format!("fetching the index {at}"), total: None });
-        let download = self.download();
-        let bytes = download.small(at, MAX_INDEX, events)?.ok_or_else(|| missing(at))?;
-        if let Some(key) = &source.key {
-            let beside = at.with_suffix(SIGNATURE_SUFFIX);
-            let unsigned = || FetchError::Unsigned { index: at.to_string() };
-            let signature = download.small(&beside, MAX_SIGNATURE, events)?.ok_or_else(unsigned)?;
-            let signature = String::from_utf8(signature).map_err(|_| SignatureError::Malformed);
-            signature
-                .and_then(|signature| signature::check(&bytes, &signature, key))
-                .map_err(|error| FetchError::Signature { index: at.to_string(), error })?;
+        let bytes = if let Some(key) = &source.key {
+            match self.signed(at, key, events) {
+                // Between the two of them a newer index may have been published.
+                Err(FetchError::Signature { error: SignatureError::Wrong { .. }, .. }) => {
+                    self.clock.sleep(BETWEEN_PUBLICATIONS);
+                    self.signed(at, key, events)?
+                }
+                result => result?,
+            }
         } else {
-            let text = format!("{at} is not checked: anybody on the way to it could have changed the firmware in it");
+            let text = format!("{at} is not checked: anybody could have changed it, and the firmware in it");
             events(Event::Warning { text });
-        }
+            self.download().small(at, MAX_INDEX, events)?.ok_or_else(|| missing(at))?
+        };
         let index = Index::parse(&bytes).map_err(|error| FetchError::Index { index: at.to_string(), error })?;
         let old = match &source.key {
             Some(key) => seen::compare(self.cache, at, key, &index, source.allow_old)?,
@@ -115,6 +122,20 @@ impl Fetcher<'_> {
             events(Event::Warning { text });
         }
         Ok(Believed { index, at: at.clone(), key_id: source.key.as_ref().map(|key| key.id.clone()), old })
+    }
+
+    /// The bytes of an index that `key` signed.
+    fn signed(&self, at: &Location, key: &PublicKey, events: Events<'_>) -> Result<Vec<u8>, FetchError> {
+        let download = self.download();
+        let bytes = download.small(at, MAX_INDEX, events)?.ok_or_else(|| missing(at))?;
+        let beside = at.with_suffix(SIGNATURE_SUFFIX);
+        let unsigned = || FetchError::Unsigned { index: at.to_string() };
+        let signature = download.small(&beside, MAX_SIGNATURE, events)?.ok_or_else(unsigned)?;
+        let signature = String::from_utf8(signature).map_err(|_| SignatureError::Malformed);
+        signature
+            .and_then(|signature| signature::check(&bytes, &signature, key))
+            .map_err(|error| FetchError::Signature { index: at.to_string(), error })?;
+        Ok(bytes)
     }
 
     /// The image that an index names for a board with this chip: from the cache, else downloaded, proven and stored

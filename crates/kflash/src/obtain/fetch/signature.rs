@@ -53,6 +53,12 @@ impl PublicKey {
         Ok(Self { id: number(key.keynum()), key })
     }
 
+    /// The key that checks what `key` signs.
+    pub(super) fn of(key: &minisign::SecretKey) -> Result<Self, KeyError> {
+        let key = minisign::PublicKey::from_secret_key(key).map_err(|_| KeyError)?;
+        Ok(Self { id: number(key.keynum()), key })
+    }
+
     /// The base64 line.
     pub fn to_base64(&self) -> String {
         self.key.to_base64()
