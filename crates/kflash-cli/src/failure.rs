@@ -7,6 +7,8 @@ use kflash::discover::Place;
 use kflash::exit::{Again, ExitCode};
 use kflash::flash::{BoardState, FailureKind, FlashError};
 use kflash::obtain::cache::CacheError;
+#[cfg(feature = "fetch")]
+use kflash::obtain::fetch::FetchError;
 use serde::Serialize;
 
 use crate::hint;
@@ -110,6 +112,13 @@ impl Failure {
             simulated: false,
             board: Some(Box::new(BoardLeft { state: error.board, place: error.place, kind: error.kind })),
         }
+    }
+}
+
+#[cfg(feature = "fetch")]
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        Self { hint: hint::fetch(&error), ..Self::new(error.exit(), error.to_string()) }
     }
 }
 

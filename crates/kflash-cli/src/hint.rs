@@ -8,6 +8,8 @@ use kflash::board::Hands;
 use kflash::exit::Again;
 use kflash::flash::{BoardState, FailureKind};
 use kflash::obtain::cache::CacheError;
+#[cfg(feature = "fetch")]
+use kflash::obtain::fetch::{FetchError, NotListed, SignatureError};
 
 use crate::hands;
 
@@ -126,6 +128,62 @@ pub fn cache(error: &CacheError) -> Option<String> {
         | CacheError::Provenance(_)
         | CacheError::BadName(_) => None,
     }
+}
+
+/// What a person can do about firmware that was not fetched.
+#[cfg(feature = "fetch")]
+pub fn fetch(error: &FetchError) -> Option<String> {
+    let hint = match error {
+        FetchError::Unreachable { .. } => {
+            "is the server up, and does this machine reach it? What has come is kept: the \
+            same again goes on with it. HTTPS_PROXY names a proxy"
+                .into()
+        }
+        FetchError::Status { .. } | FetchError::Redirect { .. } => "is the URL right? --from names the index".into(),
+        FetchError::Tls { problem, .. } if problem.contains("Expired") || problem.contains("NotValidYet") => {
+            "`date` should tell the right time: certificates are for a span of it".into()
+        }
+        FetchError::Tls { .. } => "if the server has an authority of its own, --ca names its certificate".into(),
+        FetchError::Proxy { .. } => "HTTPS_PROXY or ALL_PROXY names the proxy, NO_PROXY the hosts without".into(),
+        FetchError::Unreadable { .. } => "--from names the index".into(),
+        FetchError::Unsigned { .. } => {
+            "its publisher signs it with `kflash publish --sign`; --allow-unsigned takes it \
+            as it is, and trusts whoever can change it"
+                .into()
+        }
+        FetchError::Signature { error: SignatureError::OtherKey { .. }, .. } => {
+            "ask the publisher, and not through the \
+            same server, whether there is a new key. If there is: --key"
+                .into()
+        }
+        FetchError::Signature { .. } => "do not use it: somebody may want to have other firmware run. Ask its \
+            publisher"
+            .into(),
+        FetchError::Replayed { .. } => {
+            "somebody may want to have old firmware run, or the server is behind: try later. \
+            --allow-old takes it"
+                .into()
+        }
+        FetchError::Seen { path, .. } => {
+            format!("remove {}; until the next index, an old one then passes unseen", path.display())
+        }
+        FetchError::NotListed { error: NotListed::Version { .. }, .. } => {
+            "without --version, the first is taken".into()
+        }
+        FetchError::NotListed { error: NotListed::Route { .. }, .. } => {
+            "`kflash boards BOARD` says what each route takes; without --route, the first that is there is taken".into()
+        }
+        FetchError::NotListed { .. } => "`kflash build` makes firmware for it from a Klipper tree".into(),
+        FetchError::Differs { .. } | FetchError::NotAnImage { .. } | FetchError::Disagrees { .. } => {
+            "nothing of it was kept. Tell the index's publisher".into()
+        }
+        FetchError::Protocol { .. } | FetchError::Index { .. } | FetchError::Reference { .. } => {
+            "is it an index that `kflash publish` made? --from names it".into()
+        }
+        FetchError::Interrupted => "the same again goes on where it was".into(),
+        FetchError::Cache(error) => return cache(error),
+    };
+    Some(hint)
 }
 
 /// In what state a board is left, in words.

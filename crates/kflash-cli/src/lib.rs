@@ -8,6 +8,8 @@ mod configuration;
 mod detect;
 mod doctor;
 mod failure;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod flash;
 mod hands;
 mod hint;
@@ -17,6 +19,8 @@ mod inspect;
 mod memory;
 mod picture;
 mod plan;
+#[cfg(feature = "fetch")]
+mod publish;
 mod render;
 mod report;
 mod session;
@@ -57,6 +61,10 @@ enum Verb {
     Plan(plan::Args),
     Flash(flash::Args),
     Verify(verify::Args),
+    #[cfg(feature = "fetch")]
+    Fetch(fetch::Args),
+    #[cfg(feature = "fetch")]
+    Publish(publish::Args),
     Boards(boards::Args),
     Status(status::Args),
     Cache(cache::Args),
@@ -87,6 +95,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Plan(args) => plan::run(args, &cli.shared),
         Verb::Flash(args) => flash::run(args, &cli.shared),
         Verb::Verify(args) => verify::run(args, &cli.shared),
+        #[cfg(feature = "fetch")]
+        Verb::Fetch(args) => fetch::run(args, &cli.shared),
+        #[cfg(feature = "fetch")]
+        Verb::Publish(args) => publish::run(args, &cli.shared),
         Verb::Boards(args) => boards::run(args, &cli.shared),
         Verb::Status(args) => status::run(args, &cli.shared),
         Verb::Cache(args) => cache::run(args, &cli.shared),
