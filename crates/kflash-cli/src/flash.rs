@@ -6,9 +6,11 @@ use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::firmware::FirmwareOrElse;
+use crate::gate::Gate;
 use crate::memory;
-use crate::report;
-use crate::session::{FirmwareOrElse, Target};
+use crate::session::Session;
+use crate::target::Target;
 
 /// Flashes a board and proves that it runs the firmware
 ///
@@ -18,12 +20,17 @@ use crate::session::{FirmwareOrElse, Target};
 /// reset once more, so that the way it will boot from now on is proven, too.
 ///
 /// If the board runs this very firmware already, nothing is written and the exit code is 0.
+///
+/// A printer whose Moonraker is configured is asked first: while it prints, and if it cannot be asked, nothing is done.
+/// Several boards are flashed at once; a failure on one stops no other, and the exit code is that of the worst.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kflash flash --board btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
   kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
   kflash flash -b btt-octopus-v1.1-f446 --previous
+  kflash flash --printer voron
+  kflash flash --all --simulate
   kflash flash -b btt-octopus-v1.1-f446 --simulate
   kflash flash -b btt-octopus-v1.1-f446 --simulate=none -f klipper.bin")]
 pub struct Args {
@@ -31,22 +38,31 @@ pub struct Args {
     target: Target,
     #[command(flatten)]
     firmware: FirmwareOrElse,
+    #[command(flatten)]
+    gate: Gate,
     /// Write even if the board runs this very firmware already
     #[arg(long)]
     force: bool,
     /// Record every byte on the link, with times, in FILE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["printer", "all"])]
     trace: Option<PathBuf>,
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let session = args.target.session(&args.firmware, args.force, args.trace.as_deref(), shared)?;
-    let mut report = session.run(|flasher, request, events| flasher.flash(request, events))?;
-    if let Some(firmware) = &session.firmware
-        && let Err(error) =
-            shared.cache().and_then(|cache| memory::remember(&cache, &report, &session.request.profile.id, firmware))
-    {
-        report.notes.push(format!("not kept for --previous: {}", error.message));
-    }
-    Ok(report::print(&report, &session.request, shared.json))
+    let session = Session {
+        runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
+        simulated: args.firmware.simulated(),
+        force: args.force,
+        gated: true,
+        trace: args.trace.clone(),
+        shared,
+    };
+    session.run(&|flasher, ready, events| {
+        let mut report = flasher.flash(&ready.request, events)?;
+        let remember = |firmware| memory::remember(&shared.cache()?, &report, &ready.request.profile.id, firmware);
+        if let Some(Err(error)) = ready.firmware.as_ref().map(remember) {
+            report.notes.push(format!("not kept for --previous: {}", error.message));
+        }
+        Ok(report)
+    })
 }

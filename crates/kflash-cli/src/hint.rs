@@ -35,6 +35,17 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
             printer's host, `kubectl scale` to 0 in a cluster. ModemManager and brltty take boards for modems and \
             Braille displays: remove them"
             .into(),
+        FailureKind::Printing => {
+            "wait until it is done, or cancel it. If the board is not this printer's, name its own \
+            with --printer, or its device with --device"
+                .into()
+        }
+        FailureKind::NotAsked => {
+            "start Moonraker, or mend its address or key in the configuration (`kflash doctor`). If \
+            you know that the printer does not print, --no-moonraker goes on without asking; a port that Klipper has \
+            open is refused all the same"
+                .into()
+        }
         FailureKind::CheckFailed => "`kflash inspect FILE` tells what the file is, `kflash boards BOARD` for what \
             it has to be built"
             .into(),
@@ -232,6 +243,8 @@ mod tests {
             FailureKind::PermissionDenied { node: node("/dev/bus/usb/001/005") },
             FailureKind::PermissionDenied { node: node("/run/kflash/1-1.4.lock") },
             FailureKind::Held { node: node("/dev/ttyACM0") },
+            FailureKind::Printing,
+            FailureKind::NotAsked,
             FailureKind::CheckFailed,
             FailureKind::Protected,
             FailureKind::HandsNeeded { instruction: "press RESET twice within half a second".into() },
@@ -254,6 +267,8 @@ mod tests {
                 | FailureKind::Ambiguous
                 | FailureKind::PermissionDenied { .. }
                 | FailureKind::Held { .. }
+                | FailureKind::Printing
+                | FailureKind::NotAsked
                 | FailureKind::CheckFailed
                 | FailureKind::Protected
                 | FailureKind::HandsNeeded { .. }

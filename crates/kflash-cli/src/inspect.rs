@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::firmware;
 use crate::render;
-use crate::session::read_firmware;
 use crate::sheet::{Sheet, shown};
 
 /// Says what is in a firmware file: format, addresses, what it is built from and for.
@@ -37,7 +37,7 @@ struct Inspection<'a> {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let image = read_firmware(&args.file)?.image;
+    let image = firmware::read(&args.file)?.image;
     if shared.json {
         render::result_json(&Inspection {
             file: args.file.to_string_lossy(),

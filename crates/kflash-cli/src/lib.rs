@@ -10,7 +10,9 @@ mod doctor;
 mod failure;
 #[cfg(feature = "fetch")]
 mod fetch;
+mod firmware;
 mod flash;
+mod gate;
 mod hands;
 mod hint;
 #[cfg_attr(not(feature = "moonraker"), path = "host_version/unknown.rs")]
@@ -29,6 +31,8 @@ mod signal;
 #[cfg(feature = "sim")]
 mod simulate;
 mod status;
+mod summary;
+mod target;
 mod trace;
 mod tree;
 mod verify;

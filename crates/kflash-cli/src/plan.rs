@@ -3,13 +3,17 @@
 pub mod text;
 
 use kflash::exit::ExitCode;
+use kflash::flash::Request;
 use kflash::plan::Plan;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::render;
-use crate::session::{FirmwareOrElse, Target};
+use crate::firmware::FirmwareOrElse;
+use crate::session::{Outcome, Session};
+use crate::summary;
+use crate::target::Target;
 
 /// Says what a flash would do, and everything that speaks against it
 ///
@@ -28,9 +32,15 @@ pub struct Args {
     firmware: FirmwareOrElse,
 }
 
+/// A plan, and whether it is for a virtual board.
+struct Planned {
+    plan: Plan,
+    simulated: bool,
+}
+
 /// The last line of JSON.
 #[derive(Serialize)]
-struct Planned<'a> {
+struct PlanJson<'a> {
     result: &'static str,
     simulated: bool,
     exit_code: u8,
@@ -40,14 +50,37 @@ struct Planned<'a> {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let session = args.target.session(&args.firmware, false, None, shared)?;
-    let plan = session.run(|flasher, request, events| flasher.plan(request, events))?;
-    let (exit, simulated) = (ExitCode::Ok, session.host.simulated());
-    if shared.json {
-        render::result_json(&Planned { result: "plan", simulated, exit_code: exit.code(), exit, plan: &plan });
-    } else {
-        let simulated = if simulated { "SIMULATED: " } else { "" };
-        render::result(&format!("{simulated}{}", text::page(&plan, &session.request)));
+    let simulated = args.firmware.simulated();
+    let session = Session {
+        runs: args.firmware.sources(args.target.boards(shared)?)?,
+        simulated,
+        force: false,
+        gated: false,
+        trace: None,
+        shared,
+    };
+    session.run(&|flasher, ready, events| {
+        flasher.plan(&ready.request, events).map(|plan| Planned { plan, simulated: simulated.is_some() })
+    })
+}
+
+impl Outcome for Planned {
+    const PAGE: bool = true;
+
+    fn page(&self, request: &Request) -> String {
+        let simulated = if self.simulated { "SIMULATED: " } else { "" };
+        format!("{simulated}{}", text::page(&self.plan, request))
     }
-    Ok(exit)
+
+    fn line(&self) -> String {
+        let what = if self.plan.already_current { "nothing to do" } else { "can be flashed" };
+        let simulated = if self.simulated { "SIMULATED: " } else { "" };
+        format!("{simulated}{what}, by the route {}", self.plan.route.id)
+    }
+
+    fn json(&self) -> Box<RawValue> {
+        let (exit, simulated) = (ExitCode::Ok, self.simulated);
+        let json = PlanJson { result: "plan", simulated, exit_code: exit.code(), exit, plan: &self.plan };
+        summary::raw(&json)
+    }
 }

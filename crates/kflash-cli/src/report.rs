@@ -8,35 +8,56 @@ use kflash::exit::ExitCode;
 use kflash::flash::{Firmware, Outcome, Report, Request};
 use kflash::identify;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::plan::text::entry;
 use crate::render;
+use crate::session;
 use crate::sheet::shown;
+use crate::summary;
 
 /// The last line of JSON.
 #[derive(Serialize)]
-struct Ended<'a> {
+struct ReportJson<'a> {
     #[serde(flatten)]
     report: &'a Report,
     exit_code: u8,
     exit: ExitCode,
 }
 
-/// Prints the report to stdout.
-pub fn print(report: &Report, request: &Request, json: bool) -> ExitCode {
-    let exit = ExitCode::Ok;
-    if json {
-        render::result_json(&Ended { exit_code: exit.code(), exit, report });
-    } else {
-        render::result(&text(report, request));
+impl session::Outcome for Report {
+    const PAGE: bool = false;
+
+    fn page(&self, request: &Request) -> String {
+        text(self, request)
     }
-    exit
+
+    fn line(&self) -> String {
+        let version = |firmware: &Option<Firmware>| firmware.as_ref().map(|firmware| shown(&firmware.version));
+        let now = version(&self.now).unwrap_or_else(|| "?".into());
+        let line = match self.outcome {
+            Outcome::Flashed => {
+                let before = version(&self.before).map(|before| format!(" in place of {before}")).unwrap_or_default();
+                format!("flashed and confirmed in {}: {now}{before}", took(self))
+            }
+            Outcome::AlreadyCurrent => format!("nothing to do: it runs {now} already"),
+            Outcome::DictionaryMatches => format!("runs {now}: the dictionaries are equal"),
+            Outcome::BytesMatch => format!("holds and runs {now}: every byte is equal"),
+        };
+        let simulated = if self.simulated { "SIMULATED: " } else { "" };
+        let said: Vec<_> = std::iter::once(line).chain(self.notes.iter().cloned()).collect();
+        format!("{simulated}{}", said.join("; "))
+    }
+
+    fn json(&self) -> Box<RawValue> {
+        let exit = ExitCode::Ok;
+        summary::raw(&ReportJson { exit_code: exit.code(), exit, report: self })
+    }
 }
 
 fn text(report: &Report, request: &Request) -> String {
-    let took: u64 = report.durations_ms.values().sum();
     let what = match report.outcome {
-        Outcome::Flashed => format!("Flashed and confirmed in {:.1} s", took as f64 / 1000.0),
+        Outcome::Flashed => format!("Flashed and confirmed in {}", took(report)),
         Outcome::AlreadyCurrent => "Nothing to do: it runs this very firmware already".into(),
         Outcome::DictionaryMatches => "It runs this firmware: the dictionaries are equal".into(),
         Outcome::BytesMatch => "It holds and runs this firmware: every byte is equal".into(),
@@ -79,6 +100,12 @@ fn text(report: &Report, request: &Request) -> String {
         entry(&mut text, "note", note);
     }
     text
+}
+
+/// `12.3 s`
+fn took(report: &Report) -> String {
+    let took: u64 = report.durations_ms.values().sum();
+    format!("{:.1} s", took as f64 / 1000.0)
 }
 
 fn firmware(firmware: &Firmware) -> String {

@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first asks to stop, and is deferred once the board is being written; the second ends the
-//! run at once and says in what state that leaves the board.
+//! SIGINT and SIGTERM: the first asks to stop, and is deferred for boards that are being written; the second ends the
+//! runs at once and says in what state that leaves each board.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 use crate::render::{self, Screen};
+use crate::summary::{self, Ended};
 
 /// How far a run has come, as far as a signal is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,24 +31,39 @@ enum Stage {
     Written,
 }
 
-/// Follows a run and takes the signals that come meanwhile.
+/// Follows the run on each board and takes the signals that come meanwhile.
 #[derive(Debug)]
 pub struct Watch {
-    /// What the run looks at.
+    /// What the runs look at.
     pub interrupt: Interrupt,
-    stage: AtomicU8,
-    way_back: Mutex<WayBack>,
-    hands: Hands,
+    boards: Vec<Watched>,
     screen: Screen,
     simulated: bool,
     json: bool,
 }
 
+/// A board, as far as a signal is concerned.
+#[derive(Debug)]
+struct Watched {
+    /// Its name, where there are several.
+    name: Option<String>,
+    hands: Hands,
+    stage: AtomicU8,
+    way_back: Mutex<WayBack>,
+    /// How its run ended.
+    ended: Mutex<Option<Ended>>,
+}
+
 impl Watch {
-    /// Takes SIGINT and SIGTERM from now on, to the end of the process, for a board with these `hands`. What is
-    /// said meanwhile goes to `screen`; `json` is for the last words.
-    pub fn start(hands: Hands, screen: Screen, simulated: bool, json: bool) -> io::Result<Arc<Self>> {
-        let watch = Arc::new(Self { screen, simulated, json, ..Self::new(hands) });
+    /// Takes SIGINT and SIGTERM from now on, to the end of the process, for boards with these names (none, where there is
+    /// but one) and hands. What is said meanwhile goes to `screen`; `json` is for the last words.
+    pub fn start(
+        boards: impl IntoIterator<Item = (Option<String>, Hands)>,
+        screen: Screen,
+        simulated: bool,
+        json: bool,
+    ) -> io::Result<Arc<Self>> {
+        let watch = Arc::new(Self { screen, simulated, json, ..Self::new(boards) });
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let taker = Arc::clone(&watch);
         thread::spawn(move || {
@@ -60,21 +76,93 @@ impl Watch {
         Ok(watch)
     }
 
-    fn new(hands: Hands) -> Self {
-        let stage = AtomicU8::new(Stage::Looking as u8);
+    fn new(boards: impl IntoIterator<Item = (Option<String>, Hands)>) -> Self {
+        let watched = |(name, hands)| Watched {
+            name,
+            hands,
+            stage: AtomicU8::new(Stage::Looking as u8),
+            way_back: Mutex::new(WayBack::Cable),
+            ended: Mutex::default(),
+        };
         Self {
             interrupt: Interrupt::default(),
-            stage,
-            way_back: Mutex::new(WayBack::Cable),
-            hands,
+            boards: boards.into_iter().map(watched).collect(),
             screen: Screen::default(),
             simulated: false,
             json: false,
         }
     }
 
-    /// Notes how far the run has come.
-    pub fn event(&self, event: &Event) {
+    /// Notes how far the run on a board has come.
+    pub fn event(&self, board: usize, event: &Event) {
+        if let Some(board) = self.boards.get(board) {
+            board.event(event);
+        }
+    }
+
+    /// Notes how the run on a board ended.
+    pub fn ended(&self, board: usize, ended: Ended) {
+        if let Some(board) = self.boards.get(board) {
+            *board.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        }
+    }
+
+    /// Takes a signal: says what it does, and returns the exit code if it ends the runs at once.
+    fn signal(&self) -> Option<ExitCode> {
+        let second = self.interrupt.requested();
+        self.interrupt.request();
+        match &self.boards[..] {
+            [board] if board.name.is_none() => {
+                let stage = board.stage();
+                let (message, exit) = answer(stage, second);
+                match exit {
+                    None => self.screen.note(message),
+                    Some(exit) => {
+                        self.screen.clear();
+                        render::failure(&board.left(stage, exit, message, self.simulated), self.json);
+                    }
+                }
+                exit
+            }
+            _ if second => Some(self.stop()),
+            _ => {
+                self.defer();
+                None
+            }
+        }
+    }
+
+    /// Says what becomes of several boards.
+    fn defer(&self) {
+        for stage in [Stage::Looking, Stage::Entering, Stage::Writing, Stage::Written] {
+            let running = self.boards.iter().filter(|board| board.stage() == stage && board.end().is_none());
+            let names: Vec<_> = running.filter_map(|board| board.name.as_deref()).collect();
+            if !names.is_empty() {
+                self.screen.note(&format!("{}: {}", names.join(", "), answer(stage, false).0));
+            }
+        }
+    }
+
+    /// Ends the runs on several boards at once: says of each in what state that leaves it.
+    fn stop(&self) -> ExitCode {
+        self.screen.clear();
+        let ended = self.boards.iter().map(|board| {
+            let name = board.name.clone().unwrap_or_default();
+            let end = board.end().unwrap_or_else(|| {
+                let stage = board.stage();
+                let (message, exit) = answer(stage, true);
+                let left = board.left(stage, exit.unwrap_or(ExitCode::Cancelled), message, self.simulated);
+                render::note(&render::failure_of(&name, &left));
+                Ended::failed(&left)
+            });
+            (name, end)
+        });
+        summary::print(&ended.collect::<Vec<_>>(), self.json)
+    }
+}
+
+impl Watched {
+    fn event(&self, event: &Event) {
         if let Event::Operation { way_back, .. } = event {
             *self.way_back.lock().unwrap_or_else(PoisonError::into_inner) = *way_back;
         }
@@ -99,8 +187,12 @@ impl Watch {
         }
     }
 
+    fn end(&self) -> Option<Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A run that was ended at this stage.
-    fn left(&self, stage: Stage, exit: ExitCode, message: &str) -> Failure {
+    fn left(&self, stage: Stage, exit: ExitCode, message: &str, simulated: bool) -> Failure {
         let state = match stage {
             Stage::Looking => BoardState::Untouched,
             // It runs its application, or waits in a bootloader that starts it at the next reset.
@@ -109,23 +201,7 @@ impl Watch {
             Stage::Written => BoardState::Written,
         };
         let error = FlashError::new(exit, FailureKind::Interrupted, state, message);
-        Failure { simulated: self.simulated, ..Failure::of_flash(error, &self.hands) }
-    }
-
-    /// Takes a signal: says what it does, and returns the exit code if it ends the run at once.
-    fn signal(&self) -> Option<ExitCode> {
-        let second = self.interrupt.requested();
-        self.interrupt.request();
-        let stage = self.stage();
-        let (message, exit) = answer(stage, second);
-        match exit {
-            None => self.screen.note(message),
-            Some(exit) => {
-                self.screen.clear();
-                render::failure(&self.left(stage, exit, message), self.json);
-            }
-        }
-        exit
+        Failure { simulated, ..Failure::of_flash(error, &self.hands) }
     }
 }
 
@@ -166,7 +242,7 @@ mod tests {
     use super::*;
 
     fn watch() -> Watch {
-        Watch::new(Hands::default())
+        Watch::new([(None, Hands::default())])
     }
 
     fn phase(phase: Phase) -> Event {
@@ -184,11 +260,11 @@ mod tests {
     #[test]
     fn a_second_signal_while_writing_says_that_the_board_is_incomplete() {
         let watch = watch();
-        watch.event(&phase(Phase::Enter));
-        watch.event(&phase(Phase::Erase));
+        watch.event(0, &phase(Phase::Enter));
+        watch.event(0, &phase(Phase::Erase));
         assert_eq!(watch.signal(), None);
-        watch.event(&phase(Phase::Write));
-        watch.event(&phase(Phase::ReadBack));
+        watch.event(0, &phase(Phase::Write));
+        watch.event(0, &phase(Phase::ReadBack));
         assert_eq!(watch.signal(), Some(ExitCode::Write));
     }
 
@@ -196,7 +272,7 @@ mod tests {
     fn once_it_is_read_back_the_board_is_written_but_not_confirmed() {
         let watch = watch();
         for each in [Phase::Erase, Phase::Write, Phase::ReadBack, Phase::Start, Phase::Confirm] {
-            watch.event(&phase(each));
+            watch.event(0, &phase(each));
         }
         assert_eq!((watch.signal(), watch.signal()), (None, Some(ExitCode::Lost)));
     }
@@ -204,7 +280,17 @@ mod tests {
     #[test]
     fn confirming_without_writing_is_not_the_end_of_a_flash() {
         let watch = watch();
-        watch.event(&phase(Phase::Confirm));
+        watch.event(0, &phase(Phase::Confirm));
         assert_eq!((watch.signal(), watch.signal()), (None, Some(ExitCode::Cancelled)));
+    }
+
+    #[test]
+    fn of_several_boards_the_second_signal_tells_the_worst() {
+        let watch = Watch::new(["a", "b", "c"].map(|name| (Some(name.to_owned()), Hands::default())));
+        watch.event(1, &phase(Phase::Erase));
+        watch.ended(2, Ended::failed(&Failure::new(ExitCode::NotFound, "no such device")));
+        assert_eq!(watch.signal(), None);
+        assert!(watch.interrupt.requested());
+        assert_eq!(watch.signal(), Some(ExitCode::Write));
     }
 }

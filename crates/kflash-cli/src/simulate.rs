@@ -1,25 +1,22 @@
 //! `--simulate`: a virtual board in place of the host's, for the very same stages.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use kflash::board::{Cable, InstalledBootloader};
 use kflash::chip::Chip;
 use kflash::discover::{ParseUsbError, UsbPath};
 use kflash::exit::ExitCode;
-use kflash::flash::Request;
-use kflash::host::Host;
+use kflash::host::Host as _;
 use kflash::identify::Selector;
 use kflash::image::Image;
 use kflash::klipper::dictionary::BuiltFor;
+use kflash::obtain::Obtained;
 use kflash_sim::board::{Contents, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::host::{Plug, SimHost};
 
-use crate::args::Shared;
 use crate::failure::Failure;
-use crate::session::{Session, find_board, read_firmware};
+use crate::target::Board;
 
 /// The version that the virtual board runs at first.
 const OLDER: &str = "v0.12.0-439-g1fe54bd5";
@@ -32,33 +29,29 @@ const BOOT: Duration = Duration::from_secs(1);
 /// The unique id of the virtual board's chip.
 const UID: [u8; 12] = *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36";
 
-/// What is rehearsed on.
-#[derive(Clone, Copy, Debug)]
-pub struct Rehearsed<'a> {
-    /// The board, as on the command line.
-    pub board: &'a str,
-    /// The installed bootloader, where it is named.
-    pub bootloader: Option<&'a str>,
+/// A virtual board on a host of its own, and the new firmware for it.
+pub struct Rehearsal {
+    /// The host.
+    pub host: SimHost,
+    /// The firmware.
+    pub image: Image,
+    /// What names the board's device.
+    pub selectors: Vec<Selector>,
 }
 
-/// A run on a virtual board that runs an older Klipper; without `file`, with a test image as the new one.
-pub fn session(
-    on: Rehearsed<'_>,
-    file: Option<&Path>,
-    force: bool,
-    trace: Option<&Path>,
-    shared: &Shared,
-) -> Result<Session, Failure> {
-    let (profile, chip) = find_board(on.board)?;
-    let given = file.map(read_firmware).transpose()?.map(|firmware| firmware.image);
+/// A virtual board that runs an older Klipper, with `bootloader` installed, where one is named; without `firmware`, a
+/// test image is the new one.
+pub fn rehearse(board: &Board, bootloader: Option<&str>, firmware: Option<Obtained>) -> Result<Rehearsal, Failure> {
+    let Board { profile, chip, .. } = board;
+    let given = firmware.map(|firmware| firmware.image);
     let start = given.as_ref().and_then(|image| image.start.as_ref()).map(|start| start.addr);
-    let fits = |installed: &InstalledBootloader| match on.bootloader {
+    let fits = |installed: &InstalledBootloader| match bootloader {
         Some(id) => installed.id == id,
         None => start.is_none_or(|start| installed.app_start == start),
     };
     let route = profile.routes.iter().find(|route| profile.bootloader_of(route).is_some_and(fits));
     // An image for no bootloader of the board is refused by the plan, as it would be on the board.
-    let first = if on.bootloader.is_none() { profile.routes.first() } else { None };
+    let first = if bootloader.is_none() { profile.routes.first() } else { None };
     let route = route.or(first).ok_or_else(|| {
         let mut ids: Vec<_> = profile.routes.iter().map(|route| route.bootloader.as_str()).collect();
         ids.dedup();
@@ -67,10 +60,10 @@ pub fn session(
     let installed = profile
         .bootloader_of(route)
         .ok_or_else(|| Failure::usage(format!("{}: route {} names no bootloader", profile.id, route.id)))?;
-    let older = test_image(&chip, installed, route.cable).version(OLDER).build();
+    let older = test_image(chip, installed, route.cable).version(OLDER).build();
     let image = match given {
         Some(image) => image,
-        None => Image::parse(&test_image(&chip, installed, route.cable).build())
+        None => Image::parse(&test_image(chip, installed, route.cable).build())
             .map_err(|error| Failure::usage(format!("no test image for {}: {error}", profile.id)))?,
     };
     // The chip can execute the new firmware only if it is told what that is.
@@ -82,7 +75,7 @@ pub fn session(
         known: known.into_iter().collect(),
         uid: UID,
     };
-    let board = VirtualBoard::new(&profile, &chip, contents)
+    let board = VirtualBoard::new(profile, chip, contents)
         .map_err(|error| Failure::usage(format!("no virtual {}: {error}", profile.id)))?;
     let port: UsbPath =
         PORT.parse().map_err(|error: ParseUsbError| Failure::new(ExitCode::Internal, error.to_string()))?;
@@ -92,10 +85,9 @@ pub fn session(
         Cable::Uart => vec![Selector::UsbPath(port.clone())],
     };
     let host = SimHost::paced(1.0);
-    host.plug_in(Plug::of(&profile, route.cable, port), board, profile.opening_resets);
+    host.plug_in(Plug::of(profile, route.cable, port), board, profile.opening_resets);
     host.clock().sleep(BOOT);
-    let request = Request { profile, chip, image, selectors, force };
-    Session::new(Arc::new(host), request, None, trace, shared)
+    Ok(Rehearsal { host, image, selectors })
 }
 
 fn test_image(chip: &Chip, installed: &InstalledBootloader, cable: Cable) -> TestImage {

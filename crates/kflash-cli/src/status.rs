@@ -18,8 +18,9 @@ use self::target::Subject;
 use crate::args::Shared;
 use crate::detect::query::Query;
 use crate::failure::Failure;
+use crate::firmware;
 use crate::render;
-use crate::session::{find_board, read_firmware};
+use crate::target::find_board;
 
 /// Says of each board whether it has to be flashed
 ///
@@ -62,7 +63,7 @@ struct Status<'a> {
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let file =
-        args.firmware.as_ref().map(|file| Ok::<_, Failure>((file.clone(), read_firmware(file)?.image))).transpose()?;
+        args.firmware.as_ref().map(|file| Ok::<_, Failure>((file.clone(), firmware::read(file)?.image))).transpose()?;
     if let Some((file, image)) = &file
         && image.dictionary.is_none()
     {

@@ -4,8 +4,10 @@ use kflash::exit::ExitCode;
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::report;
-use crate::session::{Firmware, Target};
+use crate::firmware::Firmware;
+use crate::gate::Gate;
+use crate::session::Session;
+use crate::target::Target;
 
 /// Checks that a board runs a firmware; with --read-back, that its flash holds it
 ///
@@ -15,19 +17,28 @@ use crate::session::{Firmware, Target};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kflash verify --board btt-octopus-v1.1-f446 --firmware klipper.bin
-  kflash verify -b btt-octopus-v1.1-f446 -f klipper.bin --read-back")]
+  kflash verify -b btt-octopus-v1.1-f446 -f klipper.bin --read-back
+  kflash verify --printer voron")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
     firmware: Firmware,
+    #[command(flatten)]
+    gate: Gate,
     /// Enter the bootloader and compare every byte of the flash
     #[arg(long)]
     read_back: bool,
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let session = args.target.on_host(&args.firmware.firmware, false, None, shared)?;
-    let report = session.run(|flasher, request, events| flasher.verify(request, args.read_back, events))?;
-    Ok(report::print(&report, &session.request, shared.json))
+    let session = Session {
+        runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
+        simulated: None,
+        force: false,
+        gated: args.read_back,
+        trace: None,
+        shared,
+    };
+    session.run(&|flasher, ready, events| flasher.verify(&ready.request, args.read_back, events))
 }

@@ -3,5 +3,6 @@
 
 #[test]
 fn commands_print_what_is_written_down() {
-    trycmd::TestCases::new().case("tests/cmd/*.trycmd");
+    // Nobody's own configuration.
+    trycmd::TestCases::new().env("XDG_CONFIG_HOME", "/nonexistent").case("tests/cmd/*.trycmd");
 }

@@ -17,8 +17,18 @@ struct Run {
 
 impl Run {
     fn start() -> Self {
+        Self::with(&["--board", "creality-v4.2.7"])
+    }
+
+    /// A run on several boards: two that take some seconds, and one that there is no firmware for.
+    fn on_several() -> Self {
+        Self::with(&["--config", "tests/data/printers.toml", "--all"])
+    }
+
+    fn with(boards: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kflash"))
-            .args(["flash", "--board", "creality-v4.2.7", "--simulate", "--json"])
+            .args(["flash", "--simulate", "--json"])
+            .args(boards)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -98,4 +108,31 @@ fn a_second_one_while_confirming_says_that_the_board_is_written() {
     let (code, last, _) = run.end();
     let last = last.unwrap();
     assert_eq!((code, &last["exit_code"], &last["board"]), (Some(13), &13.into(), &"written".into()));
+}
+
+#[test]
+fn of_several_boards_those_that_are_written_are_finished() {
+    let mut run = Run::on_several();
+    run.until(r#"{"board":"ender/left","event":"progress","phase":"write""#);
+    let said = run.terminate();
+    assert!(said.contains("ender/left") && said.contains("the board is being written: stopping once it is whole"));
+    let (code, last, _) = run.end();
+    let last = last.unwrap();
+    let ended = |at: usize| (&last["boards"][at]["board"], &last["boards"][at]["ended"]["exit_code"]);
+    assert_eq!(ended(0), (&"ender/left".into(), &0.into()), "{last}");
+    assert_eq!(ended(2), (&"ender/none".into(), &2.into()), "{last}");
+    assert_eq!((code, &last["exit_code"]), (Some(2), &2.into()), "{last}");
+}
+
+#[test]
+fn of_several_boards_the_second_one_tells_how_each_is_left() {
+    let mut run = Run::on_several();
+    run.until(r#"{"board":"ender/left","event":"progress","phase":"write""#);
+    run.terminate();
+    run.terminate();
+    let (code, last, _) = run.end();
+    let last = last.unwrap();
+    assert_eq!((code, &last["exit_code"], &last["result"]), (Some(11), &11.into(), &"summary".into()), "{last}");
+    assert_eq!(last["boards"][0]["ended"]["board"]["incomplete"], "cable", "{last}");
+    assert_eq!(last["boards"][2]["ended"]["exit_code"], 2, "{last}");
 }

@@ -79,4 +79,55 @@ impl ExitCode {
             Self::Phase => Again::AtOnce,
         }
     }
+
+    /// The worst of how several boards ended; [`Ok`](Self::Ok) of none. First come boards that may be left without
+    /// running firmware, those that need a person before those that need another run; then what cannot go well before
+    /// something else has changed; then what may go well later; last what somebody wanted.
+    pub fn worst(of: impl IntoIterator<Item = Self>) -> Self {
+        of.into_iter().max_by_key(|exit| exit.badness()).unwrap_or(Self::Ok)
+    }
+
+    fn badness(self) -> u8 {
+        match self {
+            Self::Internal => 15,
+            Self::Lost => 14,
+            Self::Verify => 13,
+            Self::Write => 12,
+            Self::Taken => 11,
+            Self::Phase => 10,
+            Self::Enter => 9,
+            Self::Refused => 8,
+            Self::Denied => 7,
+            Self::Usage => 6,
+            Self::Build => 5,
+            Self::Fetch => 4,
+            Self::Busy => 3,
+            Self::NotFound => 2,
+            Self::Cancelled => 1,
+            Self::Ok => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_is_what_a_person_has_to_see_first() {
+        use ExitCode::{
+            Build, Busy, Cancelled, Denied, Enter, Fetch, Internal, Lost, NotFound, Ok, Phase, Refused, Taken, Usage,
+            Verify, Write,
+        };
+        let order = [
+            Ok, Cancelled, NotFound, Busy, Fetch, Build, Usage, Denied, Refused, Enter, Phase, Taken, Write, Verify,
+            Lost, Internal,
+        ];
+        for pair in order.windows(2) {
+            assert_eq!(ExitCode::worst([pair[0], pair[1]]), pair[1]);
+            assert_eq!(ExitCode::worst([pair[1], pair[0]]), pair[1]);
+        }
+        assert_eq!(ExitCode::worst([]), Ok);
+        assert_eq!(ExitCode::worst([Ok, Busy, Ok, Write, Refused]), Write);
+    }
 }

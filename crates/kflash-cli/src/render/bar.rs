@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kflash::event::Event;
 
 use super::line::{self, Lines};
-use super::screen::Screen;
+use super::screen::{Screen, Standing};
 use super::{note, printable};
 
 const BYTES: &str = "{msg} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}  {eta:>3} left";
@@ -51,7 +51,7 @@ impl Bar {
                 let bar = ProgressBar::with_draw_target(*total, (self.target)()).with_style(style(template));
                 bar.set_message(printable(what));
                 bar.enable_steady_tick(Duration::from_millis(100));
-                self.screen.set(Some(bar.clone()));
+                self.screen.set(Standing::Bar(bar.clone()));
                 self.running = Some(Running { bar, headed: false });
             }
             Event::Progress { done, total, .. } => {
@@ -108,7 +108,7 @@ impl Bar {
 
     fn end(&mut self, line: impl FnOnce(&ProgressBar) -> String) {
         if let Some(Running { bar, headed }) = self.running.take() {
-            self.screen.set(None);
+            self.screen.set(Standing::Nothing);
             if !headed {
                 bar.println(line(&bar));
             }

@@ -4,6 +4,7 @@ mod bar;
 mod builds;
 mod json;
 pub mod line;
+mod lines;
 mod plain;
 mod screen;
 
@@ -19,56 +20,89 @@ use serde::Serialize;
 use self::bar::Bar;
 pub use self::builds::BuildProgress;
 use self::json::JsonLines;
+use self::lines::{BoardLine, Lines};
 use self::plain::Plain;
 pub use self::screen::Screen;
 use crate::failure::Failure;
 use crate::hint;
 use crate::sheet::is_plain;
 
-/// Shows the events of a run: a bar on a terminal, plain lines elsewhere, lines of JSON with `--json`.
+/// Where the progress of one or several boards is shown.
+pub struct Display {
+    json: bool,
+    screen: Screen,
+    lines: Option<Lines>,
+}
+
+/// Shows the events of a run: a bar on a terminal, or one of several lines; plain lines elsewhere; lines of JSON with
+/// `--json`.
 pub enum Progress {
-    /// On a terminal.
+    /// One board on a terminal.
     Bar(Bar),
+    /// One of several boards on a terminal.
+    Line(BoardLine),
     /// Elsewhere, to stderr.
     Plain(Plain<io::Stderr>),
     /// With `--json`, to stdout.
-    Json(JsonLines<io::Stdout>),
+    Json(JsonLines<io::Stdout>, Screen),
+}
+
+impl Display {
+    /// For boards with these names; none, where there is but one.
+    pub fn new<'a>(json: bool, names: impl Iterator<Item = &'a str>) -> Self {
+        let screen = Screen::default();
+        let mut names = names.peekable();
+        let lines = (!json && io::stderr().is_terminal() && names.peek().is_some()).then(|| {
+            let (_, columns) = Term::stderr().size();
+            Lines::new(ProgressDrawTarget::stderr(), columns.into(), names, &screen)
+        });
+        Self { json, screen, lines }
+    }
+
+    /// What stands on the terminal.
+    pub fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
+    /// Shows the events of a board; of this name, where there are several.
+    pub fn board(&self, name: Option<&str>) -> Progress {
+        match (name, &self.lines) {
+            _ if self.json => Progress::Json(JsonLines::new(io::stdout(), name), self.screen.clone()),
+            (Some(name), Some(lines)) => Progress::Line(lines.board(name)),
+            (None, _) if io::stderr().is_terminal() => {
+                let (_, columns) = Term::stderr().size();
+                Progress::Bar(Bar::new(ProgressDrawTarget::stderr, columns.into(), self.screen.clone()))
+            }
+            _ => Progress::Plain(Plain::new(io::stderr(), name)),
+        }
+    }
 }
 
 impl Progress {
-    /// The renderer that fits; `screen` learns of its bar.
-    pub fn new(json: bool, screen: Screen) -> Self {
-        if json {
-            Self::Json(JsonLines::new(io::stdout()))
-        } else if io::stderr().is_terminal() {
-            let (_, columns) = Term::stderr().size();
-            Self::Bar(Bar::new(ProgressDrawTarget::stderr, columns.into(), screen))
-        } else {
-            Self::Plain(Plain::new(io::stderr()))
-        }
-    }
-
     /// Shows an event.
     pub fn event(&mut self, event: &Event) {
         match self {
             Self::Bar(bar) => bar.event(event),
+            Self::Line(line) => line.event(event),
             Self::Plain(plain) => plain.event(event),
-            Self::Json(json) => {
+            Self::Json(json, screen) => {
                 json.event(event);
                 // Whoever has to act reads a terminal, not JSON.
                 if let Event::HandsNeeded { instruction, .. } = event {
-                    note(instruction);
+                    screen.note(&json.about(instruction));
                 }
             }
         }
     }
 
-    /// Ends the last phase, well or badly.
-    pub fn end(&mut self, well: bool) {
+    /// Ends the last phase, well or badly; `words` say how, where there are several boards.
+    pub fn end(&mut self, well: bool, words: &str) {
         match self {
             Self::Bar(bar) if well => bar.finish(),
             Self::Bar(bar) => bar.abandon(),
-            Self::Plain(_) | Self::Json(_) => {}
+            Self::Line(line) => line.end(words),
+            Self::Plain(plain) => plain.end(words),
+            Self::Json(..) => {}
         }
     }
 }
@@ -108,6 +142,11 @@ pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
         result_json(&failure.json());
     }
     failure.exit
+}
+
+/// What is said of a failure on one of several boards.
+pub fn failure_of(board: &str, failure: &Failure) -> String {
+    format!("{board}: {}", failure_text(failure))
 }
 
 /// Prints a failure: text to stderr and, with `json`, the last line to stdout. Returns its exit code.

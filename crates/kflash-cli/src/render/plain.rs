@@ -11,14 +11,17 @@ use super::print;
 #[derive(Debug)]
 pub struct Plain<W> {
     to: W,
+    /// What every line begins with: the board, where there are several.
+    prefix: String,
     lines: Lines,
     tenths: u64,
 }
 
 impl<W: Write> Plain<W> {
-    /// Lines to `to`.
-    pub fn new(to: W) -> Self {
-        Self { to, lines: Lines::default(), tenths: 0 }
+    /// Lines to `to`, about `board` where there are several.
+    pub fn new(to: W, board: Option<&str>) -> Self {
+        let prefix = board.map(|board| format!("{board}: ")).unwrap_or_default();
+        Self { to, prefix, lines: Lines::default(), tenths: 0 }
     }
 
     /// Shows an event.
@@ -31,14 +34,25 @@ impl<W: Write> Plain<W> {
                 if tenths > self.tenths {
                     self.tenths = tenths;
                     let (percent, done, total) = (tenths * 10, line::bytes(done), line::bytes(total));
-                    let _ = print(&mut self.to, &format!("  {percent:>3} %  {done} of {total}"));
+                    self.line(&format!("  {percent:>3} %  {done} of {total}"));
                 }
             }
             _ => {}
         }
         if let Some(line) = self.lines.line(event) {
-            let _ = print(&mut self.to, &line);
+            self.line(&line);
         }
+    }
+
+    /// The last words of one of several boards.
+    pub fn end(&mut self, words: &str) {
+        if !self.prefix.is_empty() {
+            self.line(words);
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let _ = print(&mut self.to, &format!("{}{line}", self.prefix));
     }
 }
 
@@ -52,7 +66,7 @@ mod tests {
     #[test]
     fn a_line_at_each_phase_and_each_tenth() {
         let mut text = Vec::new();
-        let mut plain = Plain::new(&mut text);
+        let mut plain = Plain::new(&mut text, None);
         for event in events_of_a_flash() {
             plain.event(&event);
         }
@@ -82,10 +96,21 @@ asking what it runs
     }
 
     #[test]
+    fn of_several_boards_each_line_names_its_own() {
+        let mut text = Vec::new();
+        let mut plain = Plain::new(&mut text, Some("voron/mcu"));
+        for event in events_of_a_flash() {
+            plain.event(&event);
+        }
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().all(|line| line.starts_with("voron/mcu: ")), "{text}");
+    }
+
+    #[test]
     fn a_phase_of_no_bytes_and_one_that_overshoots_do_no_harm() {
         use kflash::event::Phase;
         let mut text = Vec::new();
-        let mut plain = Plain::new(&mut text);
+        let mut plain = Plain::new(&mut text, None);
         plain.event(&Event::Progress { phase: Phase::Write, done: 0, total: 0 });
         plain.event(&Event::Progress { phase: Phase::Write, done: 9000, total: 3000 });
         assert_eq!(String::from_utf8(text).unwrap(), "  100 %  8.8 KiB of 2.9 KiB\n");

@@ -64,6 +64,10 @@ pub enum FailureKind {
         /// The node or place.
         node: String,
     },
+    /// The printer prints.
+    Printing,
+    /// Whether the printer prints could not be asked.
+    NotAsked,
     /// A check disagreed.
     CheckFailed,
     /// The chip is read-protected.

@@ -1,0 +1,182 @@
+//! Which boards are meant: the one of the command line, or those of configured printers.
+
+use std::fmt::Write as _;
+
+use kflash::board::Profile;
+use kflash::boards::{self, BoardError};
+use kflash::chip::Chip;
+use kflash::config::{self, Config};
+use kflash::identify::Selector;
+
+use crate::args::Shared;
+use crate::configuration::Configuration;
+use crate::failure::Failure;
+
+/// Which board, and which of the devices on this host.
+#[derive(clap::Args, Debug)]
+pub struct Target {
+    /// The board: an id or alias from `kflash boards`, or the path of a profile file. With --printer: of its boards,
+    /// the one of this name or kind
+    #[arg(long, short, required_unless_present_any = ["printer", "all"])]
+    board: Option<String>,
+    /// The device: a USB port path (1-1.4), a serial number, a tty path, tcp://HOST:PORT or
+    /// usbip://HOST:PORT/BUSID. May be given twice (port and serial): either finds, what is visible must agree
+    ///
+    /// Without it, the only device that agrees with the board in MCU, mode and start address is taken. A device that
+    /// is found in a ROM bootloader always has to be named: all chips of a kind look alike there.
+    #[arg(long, short, value_name = "DEVICE", conflicts_with_all = ["printer", "all"])]
+    device: Vec<Selector>,
+    /// A printer of the configuration: all of its boards, at once. May be given several times
+    #[arg(long, short, value_name = "NAME", conflicts_with = "all")]
+    printer: Vec<String>,
+    /// Every board of every printer of the configuration
+    #[arg(long, conflicts_with = "board")]
+    all: bool,
+}
+
+/// A board that is meant.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// `PRINTER/BOARD`, where it comes from the configuration.
+    pub name: Option<String>,
+    /// What it is.
+    pub profile: Profile,
+    /// Its chip.
+    pub chip: Chip,
+    /// Which device it is.
+    pub selectors: Vec<Selector>,
+    /// What the configuration says of it.
+    pub configured: Option<config::Board>,
+    /// The printers that it may be part of, by name, with their Moonrakers.
+    pub moonrakers: Vec<(String, config::Moonraker)>,
+}
+
+impl Target {
+    /// The boards that are meant: at least one. All are looked up before anything is done to any.
+    pub fn boards(&self, shared: &Shared) -> Result<Vec<Board>, Failure> {
+        let Configuration { config, file } = shared.configuration()?;
+        if self.printer.is_empty() && !self.all {
+            let name = self.board.as_deref().unwrap_or_default();
+            return Ok(vec![self.named(name, &config)?]);
+        }
+        let printers: Vec<&config::Printer> = match &self.printer[..] {
+            [] => config.printers.iter().collect(),
+            names => {
+                let unique = names.iter().enumerate().filter(|(at, name)| !names[..*at].contains(name));
+                unique.map(|(_, name)| config.printer(name)).collect::<Result<_, _>>()?
+            }
+        };
+        let mut chosen = Vec::new();
+        for printer in printers {
+            for board in &printer.boards {
+                let (profile, chip) = find_board(&board.board)?;
+                let wanted = |name: &String| *name == board.name || is(&profile, name);
+                if self.board.as_ref().is_none_or(wanted) {
+                    chosen.push(Board {
+                        name: Some(format!("{}/{}", printer.name, board.name)),
+                        profile,
+                        chip,
+                        selectors: board.device.clone(),
+                        moonrakers: printer.moonraker.iter().map(|it| (printer.name.clone(), it.clone())).collect(),
+                        configured: Some(board.clone()),
+                    });
+                }
+            }
+        }
+        match (chosen.is_empty(), &self.board) {
+            (false, _) => Ok(chosen),
+            (true, Some(board)) => {
+                Err(Failure::usage(format!("no board named {board:?} in the printer {}", self.printer.join(", "))))
+            }
+            (true, None) => {
+                let mut message = "no printers are configured".to_owned();
+                if let Some(file) = file {
+                    let _ = write!(message, " in {}", file.display());
+                }
+                let hint = Some("docs/config.toml in the source is an example of a configuration".to_owned());
+                Err(Failure { hint, ..Failure::usage(message) })
+            }
+        }
+    }
+
+    /// The board that is named without a printer; and the printers that it may be part of.
+    fn named(&self, name: &str, config: &Config) -> Result<Board, Failure> {
+        let (profile, chip) = find_board(name)?;
+        let may_be = |board: &config::Board| {
+            let same = is(&profile, &board.board) || board.board == name;
+            same && (self.device.is_empty()
+                || board.device.is_empty()
+                || board.device.iter().any(|device| self.device.contains(device)))
+        };
+        let printers = config.printers.iter().filter(|printer| printer.boards.iter().any(may_be));
+        Ok(Board {
+            name: None,
+            selectors: self.device.clone(),
+            configured: None,
+            moonrakers: printers.filter_map(|it| Some((it.name.clone(), it.moonraker.clone()?))).collect(),
+            profile,
+            chip,
+        })
+    }
+}
+
+/// The board of a name or a file.
+pub fn find_board(name: &str) -> Result<(Profile, Chip), Failure> {
+    boards::find(name).map_err(|error| {
+        let hint = matches!(error, BoardError::NoSuchBoard { .. })
+            .then(|| "`kflash boards` lists all; a board that is missing takes one file: give its path".to_owned());
+        Failure { hint, ..Failure::usage(error.to_string()) }
+    })
+}
+
+/// Whether a profile has this id or alias.
+fn is(profile: &Profile, name: &str) -> bool {
+    profile.aliases.iter().chain([&profile.id.0]).any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::path::Path;
+
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [[printers]]
+        name = "voron"
+        moonraker = { url = "http://voron:7125" }
+        [[printers.boards]]
+        name = "mcu"
+        board = "octopus-v1.1"
+        device = ["1-1.4", "290034001751333038363536"]
+        [[printers.boards]]
+        board = "btt-skr-pico"
+
+        [[printers]]
+        name = "trident"
+        moonraker = { url = "http://trident:7125" }
+        [[printers.boards]]
+        board = "btt-octopus-v1.1-f446"
+        device = ["1-1.5"]
+    "#;
+
+    fn gates(board: &str, device: &[&str]) -> Vec<String> {
+        let config = Config::parse(Path::new("c"), CONFIG.as_bytes(), None).unwrap();
+        let device = device.iter().map(|text| text.parse().unwrap()).collect();
+        let target = Target { board: None, device, printer: Vec::new(), all: false };
+        let board = target.named(board, &config).unwrap_or_else(|failure| panic!("{failure:?}"));
+        board.moonrakers.into_iter().map(|(printer, _)| printer).collect()
+    }
+
+    #[test]
+    fn a_board_without_a_printers_name_is_still_one_of_the_printers_that_may_have_it() {
+        assert_eq!(gates("btt-octopus-v1.1-f446", &[]), ["voron", "trident"]);
+        assert_eq!(gates("btt-octopus-v1.1-f446", &["1-1.4"]), ["voron"]);
+        assert_eq!(gates("octopus-v1.1", &["1-1.5"]), ["trident"]);
+        assert_eq!(gates("octopus-v1.1", &["1-9"]), [""; 0]);
+        // What is configured without a device may be any.
+        assert_eq!(gates("btt-skr-pico", &["1-9"]), ["voron"]);
+        assert_eq!(gates("creality-v4.2.7", &[]), [""; 0]);
+    }
+}
