@@ -166,7 +166,7 @@ fn killed_at_any_moment_it_leaves_whole_entries_and_no_lock() {
                 let mut lines = 0;
                 for turn in 0..TURNS {
                     let number = row * TURNS + turn;
-                    let work = if number % 3 == 0 { "grow" } else { "churn" };
+                    let work = if number.is_multiple_of(3) { "grow" } else { "churn" };
                     lines += yard.start(work, number).kill_after(time(number)).len();
                 }
                 lines
@@ -177,7 +177,6 @@ fn killed_at_any_moment_it_leaves_whole_entries_and_no_lock() {
         drop(over);
         (reader.join().unwrap(), killed)
     });
-    eprintln!("{reads} reads, {killed} changes");
     assert!(reads > 0 && killed > 0, "{reads} reads, {killed} changes");
     yard.sweep();
 }

@@ -16,8 +16,8 @@ use kflash::obtain::build::{BuildError, Builder, Order, kconfig};
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render::{self, BuildProgress};
-use crate::session::find_board;
 use crate::signal;
+use crate::target::find_board;
 use crate::tree::{TreeArgs, Trees, environment, printer_of};
 
 /// Builds the firmware of a board, or of several

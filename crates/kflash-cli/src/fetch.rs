@@ -13,10 +13,10 @@ use serde::Serialize;
 pub use self::means::{Means, MeansArgs};
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::render::{self, Progress, Screen};
-use crate::session::find_board;
+use crate::render::{self, Display};
 use crate::sheet::{Sheet, shown};
 use crate::signal;
+use crate::target::find_board;
 
 /// Fetches prebuilt firmware of a board into the cache
 ///
@@ -87,7 +87,8 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     }
     let means = args.means.resolve(shared)?;
     let cache = shared.cache()?;
-    let mut progress = Progress::new(shared.json, Screen::default());
+    let display = Display::new(shared.json, std::iter::empty());
+    let mut progress = display.board(None);
     let wanted = Wanted { profile: &profile, route: args.route.as_deref(), version: args.version.as_deref() };
     let fetched = with_fetcher(&means, &cache, |fetcher| {
         let events: Events<'_> = &mut |event| progress.event(&event);
@@ -95,7 +96,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         let image = fetcher.image(&believed, &wanted, &chip, events)?;
         Ok((believed, image))
     });
-    progress.end(fetched.is_ok());
+    progress.end(fetched.is_ok(), "");
     let (believed, image) = fetched?;
     if shared.json {
         render::result_json(&json(&believed, &image, &profile.id.0));

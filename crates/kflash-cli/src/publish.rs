@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render;
-use crate::session::find_board;
 use crate::sheet::{Sheet, shown};
+use crate::target::find_board;
 
 /// Publishes the images of the cache for other machines to fetch
 ///

@@ -137,7 +137,7 @@ impl Session<'_> {
                     render::result(&format!("{name}\n{}", outcome.page(&request)));
                 }
                 Ok(_) => {}
-                Err(failure) => render::note(&render::failure_of(&name, &failure)),
+                Err(failure) => render::failure_of(&name, &failure),
             }
             summary.push((name, summed_up));
         }

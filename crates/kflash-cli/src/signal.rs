@@ -152,7 +152,7 @@ impl Watch {
                 let stage = board.stage();
                 let (message, exit) = answer(stage, true);
                 let left = board.left(stage, exit.unwrap_or(ExitCode::Cancelled), message, self.simulated);
-                render::note(&render::failure_of(&name, &left));
+                render::failure_of(&name, &left);
                 Ended::failed(&left)
             });
             (name, end)

@@ -111,6 +111,8 @@ pub fn gate(answer: &Answer, ready: Option<&str>, trusting: bool) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn ready(print: &str) -> PrinterState {

@@ -96,10 +96,10 @@ impl ExitCode {
             Self::Taken => 11,
             Self::Phase => 10,
             Self::Enter => 9,
-            Self::Refused => 8,
-            Self::Denied => 7,
-            Self::Usage => 6,
-            Self::Build => 5,
+            Self::Build => 8,
+            Self::Refused => 7,
+            Self::Denied => 6,
+            Self::Usage => 5,
             Self::Fetch => 4,
             Self::Busy => 3,
             Self::NotFound => 2,
@@ -120,7 +120,7 @@ mod tests {
             Verify, Write,
         };
         let order = [
-            Ok, Cancelled, NotFound, Busy, Fetch, Build, Usage, Denied, Refused, Enter, Phase, Taken, Write, Verify,
+            Ok, Cancelled, NotFound, Busy, Fetch, Usage, Denied, Refused, Build, Enter, Phase, Taken, Write, Verify,
             Lost, Internal,
         ];
         for pair in order.windows(2) {

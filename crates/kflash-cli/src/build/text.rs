@@ -61,7 +61,7 @@ pub fn print(orders: &[Order], outcomes: &[Outcome], written: &[Option<PathBuf>]
     let ended = outcomes.iter().map(|outcome| outcome.as_ref().map_err(|error| Failure::from(error.as_ref())));
     let ended: Vec<Result<&Firmware, Failure>> = ended.collect();
     let codes = ended.iter().map(|ended| ended.as_ref().err().map_or(ExitCode::Ok, |failure| failure.exit));
-    let exit = codes.max_by_key(|exit| badness(*exit)).unwrap_or(ExitCode::Ok);
+    let exit = ExitCode::worst(codes);
     for ((order, ended), written) in orders.iter().zip(&ended).zip(written) {
         match ended {
             Ok(firmware) if !json => render::result(&sheet(order, firmware, written.as_ref())),
@@ -82,21 +82,6 @@ pub fn print(orders: &[Order], outcomes: &[Outcome], written: &[Option<PathBuf>]
         render::result_json(&Ended { result, exit_code: exit.code(), exit, boards: boards.collect() });
     }
     exit
-}
-
-/// Which of several failures the exit code tells: what a person has to mend goes before what trying again may.
-fn badness(exit: ExitCode) -> u8 {
-    match exit {
-        ExitCode::Ok => 0,
-        ExitCode::Cancelled => 1,
-        ExitCode::Busy => 2,
-        ExitCode::Fetch => 3,
-        ExitCode::Usage => 4,
-        ExitCode::Denied => 5,
-        ExitCode::Refused => 6,
-        ExitCode::Build => 7,
-        _ => 8,
-    }
 }
 
 fn delivered<'a>(firmware: &'a Firmware, written: Option<&PathBuf>) -> Delivered<'a> {
@@ -186,11 +171,5 @@ mod tests {
     fn what_is_offered_can_be_pasted() {
         assert_eq!(set("SERIAL_BAUD", "115200"), "--set SERIAL_BAUD=115200");
         assert_eq!(set("INITIAL_PINS", "!PA1, $HOME it's"), r"--set INITIAL_PINS='!PA1, $HOME it'\''s'");
-    }
-
-    #[test]
-    fn the_worst_counts() {
-        let worst = [ExitCode::Cancelled, ExitCode::Usage, ExitCode::Build, ExitCode::Ok];
-        assert_eq!(worst.into_iter().max_by_key(|exit| badness(*exit)), Some(ExitCode::Build));
     }
 }

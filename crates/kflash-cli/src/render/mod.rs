@@ -144,11 +144,6 @@ pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
     failure.exit
 }
 
-/// What is said of a failure on one of several boards.
-pub fn failure_of(board: &str, failure: &Failure) -> String {
-    format!("{board}: {}", failure_text(failure))
-}
-
 /// Prints a failure: text to stderr and, with `json`, the last line to stdout. Returns its exit code.
 pub fn failure(failure: &Failure, json: bool) -> ExitCode {
     note(&failure_text(failure));
