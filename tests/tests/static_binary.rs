@@ -17,7 +17,8 @@ use serde_json::Value;
 use tests::binary::static_binary_for;
 
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
-const MOST_BYTES: usize = 4_000_000;
+/// What a container image may hold; without the feature `fetch`, which brings TLS, it is a third less.
+const MOST_BYTES: usize = 6_000_000;
 /// Crates that a build script compiles C with, or looks for a C library with.
 const C_BUILDERS: [&str; 7] = ["autotools", "bindgen", "cc", "cmake", "pkg-config", "system-deps", "vcpkg"];
 
@@ -153,7 +154,7 @@ fn the_program_for_aarch64_is_linked_by_rusts_own_linker() {
 }
 
 #[test]
-fn every_program_is_under_four_megabytes() {
+fn every_program_is_under_six_megabytes() {
     for target in TARGETS {
         let size = fs::read(static_binary_for(target, "kflash")).unwrap().len();
         assert!(size < MOST_BYTES, "{target}: {size} bytes");
