@@ -1,41 +1,57 @@
 //! `kflash status`: what every board runs, against what it would be given.
 
+mod heard;
+#[cfg_attr(not(feature = "moonraker"), path = "status/klippy/unknown.rs")]
+mod klippy;
+mod offer;
 mod row;
 mod survey;
 mod target;
 mod text;
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread;
 
 use kflash::exit::ExitCode;
-use kflash::flash::Interrupt;
 use kflash::identify::Selector;
 use serde::Serialize;
 
-use self::row::{Asker, Row};
+use self::heard::Asker;
+use self::offer::{Offers, from_file};
+use self::row::Row;
 use self::survey::Survey;
 use self::target::Subject;
 use crate::args::Shared;
 use crate::detect::query::Query;
 use crate::failure::Failure;
-use crate::firmware;
 use crate::render;
+use crate::signal;
 use crate::target::find_board;
+use crate::tree::{TreeArgs, environment};
 
 /// Says of each board whether it has to be flashed
 ///
-/// Asks what runs on every board of this host, and compares its data dictionary with that of the firmware it would be
-/// given: commands and responses by their format, constants, values. Equal versions are not asked for, so that most
-/// updates of Klipper need no flashing.
+/// Asks what runs on each board, and compares its data dictionary with that of the firmware that it would be given:
+/// commands and responses by their format, constants, values. Versions need not be equal, so that most updates of
+/// Klipper need no flashing. What a board would be given is a file, or fetched, as the configuration says; else it is
+/// built from the tree if it is not in the cache (--no-build leaves that), and fetched where there is no tree.
+///
+/// Boards are those of the configuration; without one, those that are found on this host.
 ///
 /// Verdicts: current; update available, compatible; must be flashed, with what Klipper's host would miss; unknown, with
 /// the reason. Where the host misses something only if printer.cfg uses it, that is said.
 ///
-/// The exit code is 0 where every board was asked or said why not; else that of the first board that failed: 4 it is not
-/// there, 5 somebody holds it, 6 it may not be opened.
+/// A board whose port Klipper has is not asked. Where its printer's Moonraker is configured, the version that Klipper
+/// read is compared: it tells only whether it is the same.
+///
+/// The exit code is 0 where every board was asked or said why not; else the worst of: 4 it is not there, 5 somebody
+/// holds it, 6 it may not be opened, 7 its firmware could not be built, 8 it could not be fetched.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kflash status --firmware klipper.bin
+  kflash status
+  kflash status --printer voron --no-build
+  kflash status --all --klipper ~/klipper
   kflash status --board btt-octopus-v1.1-f446 --device 1-1.4 --firmware klipper.bin --json")]
 pub struct Args {
     /// Only this board: an id or alias from `kflash boards`, or the path of a profile file
@@ -44,9 +60,20 @@ pub struct Args {
     /// Which device that board is, as for `kflash flash`. May be given twice
     #[arg(long, short, value_name = "DEVICE", requires = "board")]
     device: Vec<Selector>,
+    /// Only the boards of this printer of the configuration. May be given several times
+    #[arg(long, short, value_name = "NAME", conflicts_with = "board")]
+    printer: Vec<String>,
+    /// Beside the boards of the configuration, every other board that is found on this host
+    #[arg(long, conflicts_with_all = ["board", "printer"])]
+    all: bool,
     /// The firmware that they would be given: bin, Intel HEX, UF2 or ELF
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["klipper", "git", "reference"])]
     firmware: Option<PathBuf>,
+    #[command(flatten)]
+    tree: TreeArgs,
+    /// Build nothing: compare with what the cache holds
+    #[arg(long)]
+    no_build: bool,
     /// Which boards are asked: with `all`, those too that opening their port may reset
     #[arg(long, value_name = "WHICH", default_value = "harmless")]
     query: Query,
@@ -62,28 +89,48 @@ struct Status<'a> {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let file =
-        args.firmware.as_ref().map(|file| Ok::<_, Failure>((file.clone(), firmware::read(file)?.image))).transpose()?;
-    if let Some((file, image)) = &file
-        && image.dictionary.is_none()
-    {
-        return Err(Failure::usage(format!("{}: no Klipper firmware: it holds no data dictionary", file.display())));
-    }
-    let survey = match &args.board {
+    let config = shared.configuration()?.config;
+    let file = args.firmware.as_ref().map(|file| {
+        let options = vec!["--firmware".to_owned(), file.to_string_lossy().into_owned()];
+        from_file(file, options)
+    });
+    let file = file.transpose()?;
+    let subjects = match &args.board {
         Some(board) => {
             let (profile, chip) = find_board(board)?;
-            Survey::of(&shared.host_root, vec![Subject::named(profile, chip, args.device.clone())])?
+            vec![Subject::named(profile, chip, args.device.clone())]
         }
-        None => Survey::of_all(&shared.host_root)?,
+        None => Subject::configured(&config, &args.printer)?,
     };
-    if survey.is_empty() {
+    let others = args.all || subjects.is_empty();
+    let survey = Survey::of(&shared.host_root, subjects, others)?;
+    if survey.subjects().is_empty() {
         let details = survey.looked_at().map(|path| format!("looked at {}", path.display())).collect();
         return Err(Failure { details, ..Failure::new(ExitCode::NotFound, "no boards found") });
     }
-    let interrupt = Interrupt::default();
-    let asker = Asker { interrupt: &interrupt, query: args.query, file: file.as_ref() };
-    let rows = survey.ask(|host, subject| asker.row(host, subject));
-    let exit = rows.iter().map(|row| row.exit).find(|&exit| exit != ExitCode::Ok).unwrap_or(ExitCode::Ok);
+    let interrupt = signal::interrupt()
+        .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
+    let asker = Asker { interrupt: &interrupt, query: args.query };
+    let asked = survey.ask(|host, subject| asker.ask(host, subject));
+    let offers = if let Some(file) = file {
+        vec![Ok(file); asked.len()]
+    } else {
+        let (cache, environment) = (shared.cache()?, environment());
+        let offers = Offers {
+            shared,
+            config: &config,
+            tree: &args.tree,
+            cache: &cache,
+            environment: &environment,
+            interrupt: &interrupt,
+            no_build: args.no_build,
+            jobs: thread::available_parallelism().map_or(1, NonZero::get),
+        };
+        offers.of(survey.subjects(), &asked, &asker)
+    };
+    let rows = survey.subjects().iter().zip(asked).zip(&offers);
+    let rows: Vec<_> = rows.map(|((subject, asked), offered)| Row::of(subject, asked, offered)).collect();
+    let exit = ExitCode::worst(rows.iter().map(|row| row.exit));
     if shared.json {
         render::result_json(&Status { result: "status", boards: &rows, exit_code: exit.code(), exit });
     } else {

@@ -14,7 +14,7 @@ use crate::host_version::host_version;
 use crate::render;
 
 /// What `--ref` calls the commit that the printer's host runs.
-const HOST: &str = "host";
+pub const HOST: &str = "host";
 
 /// Which tree.
 #[derive(clap::Args, Debug)]
@@ -59,6 +59,23 @@ pub fn printer_of<'a>(config: &'a Config, boards: &[String]) -> Option<&'a Print
 }
 
 impl TreeArgs {
+    /// Whether a tree was named.
+    pub fn is_named(&self) -> bool {
+        self.klipper.is_some() || self.git.is_some() || self.reference.is_some()
+    }
+
+    /// Whether it is what the printer's host runs.
+    pub fn is_host(&self) -> bool {
+        self.reference.as_deref() == Some(HOST)
+    }
+
+    /// The same as options of another command.
+    pub fn options(&self) -> Vec<String> {
+        let klipper = self.klipper.as_ref().map(|dir| dir.to_string_lossy().into_owned());
+        let options = [("--klipper", klipper), ("--git", self.git.clone()), ("--ref", self.reference.clone())];
+        options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten().collect()
+    }
+
     /// The tree that is meant.
     pub fn find(&self, trees: &Trees<'_>) -> Result<Tree, Failure> {
         let reference = self.reference.as_deref();

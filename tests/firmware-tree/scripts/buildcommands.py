@@ -63,12 +63,16 @@ def declared(files):
                 yield line.decode().split(" ", 2 if line.startswith((b"number", b"string")) else 1)
 
 
+# The ids of the messages that hold before a dictionary is known.
+KNOWN = {"identify_response offset=%u data=%.*s": 0, "identify offset=%u count=%c": 1}
+
+
 def dictionary_of(lines):
     """The dictionary of these lines. Every message has an id of its own."""
     made = {"app": "Klipper", "commands": {}, "responses": {}, "config": {}}
     for number, (kind, *rest) in enumerate(lines):
         if kind in ("command", "response"):
-            made[kind + "s"][rest[0]] = number
+            made[kind + "s"][rest[0]] = KNOWN.get(rest[0], len(KNOWN) + number)
         elif kind == "number":
             made["config"][rest[0]] = int(rest[1])
         else:

@@ -23,10 +23,10 @@ use crate::failure::Failure;
 const AT_ONCE: usize = 32;
 
 /// Boards and the host that they are on.
-pub struct Survey {
+pub struct Survey<'a> {
     seen: Seen,
     root: PathBuf,
-    subjects: Vec<Subject>,
+    subjects: Vec<Subject<'a>>,
 }
 
 /// A host as it was when it was looked at: twenty boards take one walk through sysfs and one through /proc.
@@ -36,44 +36,34 @@ struct Seen {
     holders: Vec<Holders>,
 }
 
-impl Survey {
-    /// These boards.
-    pub fn of(root: &Path, mut subjects: Vec<Subject>) -> Result<Self, Failure> {
-        let host = SystemHost::new(root);
-        let mut local = Vec::new();
-        for subject in &subjects {
-            if let Subject::Board(target) = subject
-                && !is_remote(&target.selectors)
-            {
-                local.extend(target.selectors.iter().cloned());
-            }
-        }
-        let (host, resolved) = host.with_selectors(local);
+impl<'a> Survey<'a> {
+    /// These boards; with `others`, every other board of the host, too.
+    pub fn of(root: &Path, mut subjects: Vec<Subject<'a>>, others: bool) -> Result<Self, Failure> {
+        let is_local = |subject: &&mut Subject<'_>| !is_remote(subject.selectors());
+        let local = subjects.iter_mut().filter(is_local).flat_map(|subject| subject.selectors().to_vec()).collect();
+        let (host, resolved) = SystemHost::new(root).with_selectors(local);
         let mut resolved = resolved.into_iter();
-        for subject in &mut subjects {
-            if let Subject::Board(target) = subject
-                && !is_remote(&target.selectors)
-            {
+        for subject in subjects.iter_mut().filter(is_local) {
+            if let Subject::Board(target) = subject {
                 target.selectors = resolved.by_ref().take(target.selectors.len()).collect();
             }
         }
         let seen = Seen::of(host)?;
+        if others {
+            let known = boards::builtin().map_err(|error| Failure::new(ExitCode::Internal, error.to_string()))?;
+            let taken: Vec<_> = subjects.iter().filter_map(|subject| subject.place_in(&seen.scan)).collect();
+            for (device, holders) in seen.scan.devices.iter().zip(&seen.holders) {
+                if may_be_a_board(device) && !taken.contains(&device.place) {
+                    subjects.push(Subject::found(device.clone(), holders.clone(), &known));
+                }
+            }
+        }
         Ok(Self { seen, root: root.to_owned(), subjects })
     }
 
-    /// Every board of the host.
-    pub fn of_all(root: &Path) -> Result<Self, Failure> {
-        let known = boards::builtin().map_err(|error| Failure::new(ExitCode::Internal, error.to_string()))?;
-        let seen = Seen::of(SystemHost::new(root))?;
-        let devices = seen.scan.devices.iter().cloned().zip(seen.holders.iter().cloned());
-        let devices = devices.filter(|(device, _)| may_be_a_board(device));
-        let subjects = devices.map(|(device, holders)| Subject::found(device, holders, &known)).collect();
-        Ok(Self { seen, root: root.to_owned(), subjects })
-    }
-
-    /// Whether there is no board.
-    pub fn is_empty(&self) -> bool {
-        self.subjects.is_empty()
+    /// The boards.
+    pub fn subjects(&self) -> &[Subject<'a>] {
+        &self.subjects
     }
 
     /// The directories that were read, or found missing.
@@ -82,7 +72,7 @@ impl Survey {
     }
 
     /// What `ask` makes of each board, in their order.
-    pub fn ask<T: Send>(&self, ask: impl Fn(&dyn Host, &Subject) -> T + Sync) -> Vec<T> {
+    pub fn ask<T: Send>(&self, ask: impl Fn(&dyn Host, &Subject<'a>) -> T + Sync) -> Vec<T> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::with_capacity(self.subjects.len()));
         let worker = || {
@@ -106,7 +96,7 @@ impl Survey {
     }
 
     /// A server that cannot be reached must not hide the boards of this host.
-    fn on_its_host<T>(&self, subject: &Subject, ask: &impl Fn(&dyn Host, &Subject) -> T) -> T {
+    fn on_its_host<T>(&self, subject: &Subject<'a>, ask: &impl Fn(&dyn Host, &Subject<'a>) -> T) -> T {
         match subject {
             Subject::Board(target) if is_remote(&target.selectors) => {
                 let (host, _) = SystemHost::new(&self.root).with_selectors(target.selectors.clone());

@@ -1,10 +1,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use kflash::board::Cable;
 use kflash::boards;
+use kflash::flash::Interrupt;
 use kflash::host::{Holder, Host as _};
 use kflash::image::Image;
 use kflash::klipper::dictionary::BuiltFor;
@@ -13,6 +13,10 @@ use kflash_sim::board::{Contents, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::host::{BoardKey, Hand, Plug, SimHost};
 
+use super::heard::Asked;
+use super::klippy::Klippy;
+use super::offer::Offer;
+use super::row::Runs;
 use super::*;
 
 const OCTOPUS: &str = "btt-octopus-v1.1-f446";
@@ -25,8 +29,8 @@ const SETTLED: Duration = Duration::from_secs(3);
 struct Bench {
     host: SimHost,
     board: BoardKey,
-    subject: Subject,
-    file: (PathBuf, Image),
+    subject: Subject<'static>,
+    offer: Offer,
 }
 
 impl Bench {
@@ -50,21 +54,22 @@ impl Bench {
         host.clock().sleep(SETTLED);
         let selectors = vec!["1-1.4".parse().unwrap()];
         let subject = Subject::named(profile, chip, selectors);
-        Self { host, board, subject, file: ("new/klipper.bin".into(), Image::parse(&image.build()).unwrap()) }
+        let dictionary = Image::parse(&image.build()).unwrap().dictionary.unwrap();
+        let offer = Offer { dictionary, options: vec!["--firmware".into(), "new/klipper.bin".into()] };
+        Self { host, board, subject, offer }
     }
 
     fn octopus(change: impl FnOnce(TestImage) -> TestImage) -> Self {
         Self::new(OCTOPUS, change)
     }
 
-    fn row(&self, query: Query) -> Row {
+    fn asked(&self, query: Query) -> Asked {
         let interrupt = Interrupt::default();
-        Asker { interrupt: &interrupt, query, file: Some(&self.file) }.row(&self.host, &self.subject)
+        Asker { interrupt: &interrupt, query }.ask(&self.host, &self.subject)
     }
 
-    fn without_file(&self) -> Row {
-        let interrupt = Interrupt::default();
-        Asker { interrupt: &interrupt, query: Query::Harmless, file: None }.row(&self.host, &self.subject)
+    fn row(&self, query: Query) -> Row {
+        Row::of(&self.subject, self.asked(query), &Ok(self.offer.clone()))
     }
 }
 
@@ -95,10 +100,12 @@ fn what_runs_is_compared_and_not_its_version() {
 
 #[test]
 fn the_table() {
+    let bench = Bench::octopus(|image| image);
+    let without = Row::of(&bench.subject, bench.asked(Query::Harmless), &Err("there is no tree".into()));
     let mut rows = vec![
         Bench::octopus(|image| image).row(Query::Harmless),
         lacking(&["get_uptime", "debug_read order=%c addr=%u"]),
-        Bench::octopus(|image| image).without_file(),
+        without,
         Bench::new(CREALITY, |image| image).row(Query::Harmless),
     ];
     rows[3].boards.push(kflash::board::BoardId("mks-robin-e3".into()));
@@ -118,7 +125,7 @@ btt-octopus-v1.1-f446 at 1-1.4: must be flashed
   then          kflash flash --board btt-octopus-v1.1-f446 --device 1-1.4 --firmware new/klipper.bin
 
 btt-octopus-v1.1-f446 at 1-1.4: unknown
-  because       nothing to compare it with: --firmware names a file
+  because       nothing to compare it with: there is no tree
 
 one of 2 at 1-1.4: unknown
   may be        creality-v4.2.7, mks-robin-e3
@@ -142,7 +149,7 @@ fn a_port_is_not_opened_behind_anyones_back() {
     let bench = Bench::new(CREALITY, |image| image);
     let before = format!("{:?}", bench.host.counters());
     let row = bench.row(Query::Harmless);
-    assert_eq!((row.verdict, row.exit, row.runs), (Verdict::Unknown, ExitCode::Ok, None));
+    assert_eq!((row.verdict, row.exit, row.runs.is_none()), (Verdict::Unknown, ExitCode::Ok, true));
     assert_eq!(format!("{:?}", bench.host.counters()), before);
     assert_eq!(bench.row(Query::All).verdict, Verdict::Current);
 
@@ -182,7 +189,8 @@ fn boards_that_are_found_are_asked_by_what_they_share() {
         let holders = bench.host.holders(&device);
         let subject = Subject::found(device, holders, known);
         let interrupt = Interrupt::default();
-        Asker { interrupt: &interrupt, query: Query::Harmless, file: Some(&bench.file) }.row(&bench.host, &subject)
+        let asked = Asker { interrupt: &interrupt, query: Query::Harmless }.ask(&bench.host, &subject);
+        Row::of(&subject, asked, &Ok(bench.offer.clone()))
     };
     // Three boards carry this chip: what they run can be told, how to flash it cannot.
     let row = found(&known);
@@ -201,12 +209,37 @@ fn a_remedy_is_a_command_whatever_a_device_calls_itself() {
     let mut bench = Bench::octopus(|image| image.version(OLD));
     let Subject::Board(target) = &mut bench.subject else { panic!() };
     target.selectors.push(Selector::Serial("$(reboot) '; x".into()));
-    bench.file.0 = "my firmware.bin".into();
+    bench.offer.options = vec!["--klipper".into(), "my klipper".into()];
     let row = bench.row(Query::Harmless);
     // It contradicts what the device shows.
     assert_eq!((row.verdict, row.exit), (Verdict::Unknown, ExitCode::Refused));
     let Subject::Board(target) = &mut bench.subject else { panic!() };
     target.selectors = vec!["1-1.4".parse().unwrap()];
     let remedy = bench.row(Query::Harmless).remedy.unwrap();
-    assert!(remedy.ends_with(" --device 1-1.4 --firmware 'my firmware.bin'"), "{remedy}");
+    assert!(remedy.ends_with(" --device 1-1.4 --klipper 'my klipper'"), "{remedy}");
+}
+
+#[test]
+fn of_a_port_that_klippy_has_only_the_version_is_known() {
+    let bench = Bench::octopus(|image| image);
+    let node = bench.host.scan().unwrap().devices[0].tty.clone().unwrap().node;
+    bench.host.hold(node, Holder { pid: 812, name: "klippy".into() });
+    let row = |klippy: Klippy| {
+        let Asked::Board { heard, .. } = bench.asked(Query::Harmless) else { panic!() };
+        Row::of(&bench.subject, Asked::Board { heard, klippy: Some(klippy) }, &Ok(bench.offer.clone()))
+    };
+    let read = |version: &str, mcu: &str| {
+        Ok(Runs { app: None, version: version.into(), mcu: Some(mcu.into()), dictionary_sha256: None })
+    };
+    let current = row(read("v0.13.0-730-g84104bbbd", "stm32f446xx"));
+    assert_eq!((current.verdict, current.exit), (Verdict::Current, ExitCode::Ok));
+    assert_eq!(current.reasons, ["by its version alone, as Klipper read it: Klipper has the port"]);
+    for (version, mcu) in [(OLD, "stm32f446xx"), ("v0.13.0-730-g84104bbbd", "stm32f407xx")] {
+        let unknown = row(read(version, mcu));
+        assert_eq!((unknown.verdict, unknown.exit, unknown.remedy), (Verdict::Unknown, ExitCode::Ok, None));
+        assert_eq!(unknown.runs.unwrap().version, version);
+    }
+    let not = row(Err("Moonraker at http://voron:7125 does not answer: refused".into()));
+    assert_eq!((not.verdict, not.exit), (Verdict::Unknown, ExitCode::Busy));
+    assert_eq!(not.reasons.len(), 2);
 }

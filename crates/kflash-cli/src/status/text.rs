@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use kflash::flash::Firmware;
 use kflash::klipper::wire::{Needed, Verdict};
 
 use super::row::Row;
@@ -31,21 +30,25 @@ pub(super) fn of(rows: &[Row]) -> String {
 }
 
 fn line(row: &Row) -> [String; 5] {
-    let board = match &row.boards[..] {
-        [] => "unknown".to_owned(),
-        [board] => shown(&board.0),
-        boards => format!("one of {}", boards.len()),
+    let board = match (&row.name, &row.boards[..]) {
+        (Some(name), _) => shown(name),
+        (None, []) => "unknown".to_owned(),
+        (None, [board]) => shown(&board.0),
+        (None, boards) => format!("one of {}", boards.len()),
     };
     let device = match (&row.device, row.selectors.first()) {
         (Some(device), _) => shown(&device.place.to_string()),
         (None, Some(selector)) => selector.to_string(),
         (None, None) => "-".to_owned(),
     };
-    [board, device, firmware(row.runs.as_ref()), firmware(row.offered.as_ref()), row.verdict.words().to_owned()]
+    let runs = row.runs.as_ref().map(|runs| firmware(runs.app.as_deref(), &runs.version));
+    let offered = row.offered.as_ref().map(|offered| firmware(Some(&offered.app), &offered.version));
+    let or_none = |firmware: Option<String>| firmware.unwrap_or_else(|| "-".to_owned());
+    [board, device, or_none(runs), or_none(offered), row.verdict.words().to_owned()]
 }
 
-fn firmware(firmware: Option<&Firmware>) -> String {
-    firmware.map_or("-".to_owned(), |firmware| format!("{} {}", shown(&firmware.app), shown(&firmware.version)))
+fn firmware(app: Option<&str>, version: &str) -> String {
+    app.into_iter().chain([version]).map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// What the table has no room for; empty where nothing is to be done.
