@@ -4,6 +4,7 @@ mod means;
 
 use kflash::event::{Check, Events};
 use kflash::exit::ExitCode;
+use kflash::flash::Interrupt;
 use kflash::obtain::cache::Cache;
 use kflash::obtain::fetch::{Believed, FetchedImage, Fetcher, Wanted};
 use kflash::obtain::provenance::Provenance;
@@ -13,7 +14,7 @@ use serde::Serialize;
 pub use self::means::{Means, MeansArgs};
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::render::{self, Display};
+use crate::render::{self, Display, Screen};
 use crate::sheet::{Sheet, shown};
 use crate::signal;
 use crate::target::find_board;
@@ -87,10 +88,12 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     }
     let means = args.means.resolve(shared)?;
     let cache = shared.cache()?;
-    let display = Display::new(shared.json, std::iter::empty());
+    let interrupt = signal::interrupt()
+        .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
+    let display = Display::new(shared.json, std::iter::empty(), Screen::default());
     let mut progress = display.board(None);
     let wanted = Wanted { profile: &profile, route: args.route.as_deref(), version: args.version.as_deref() };
-    let fetched = with_fetcher(&means, &cache, |fetcher| {
+    let fetched = with_fetcher(&means, &cache, &interrupt, |fetcher| {
         let events: Events<'_> = &mut |event| progress.event(&event);
         let believed = fetcher.index(&means.source, events)?;
         let image = fetcher.image(&believed, &wanted, &chip, events)?;
@@ -110,12 +113,11 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
 pub fn with_fetcher<T>(
     means: &Means,
     cache: &Cache,
+    interrupt: &Interrupt,
     fetch: impl FnOnce(&Fetcher<'_>) -> Result<T, kflash::obtain::fetch::FetchError>,
 ) -> Result<T, Failure> {
-    let interrupt = signal::interrupt()
-        .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
     let clock = kflash::clock::SystemClock::new();
-    Ok(fetch(&Fetcher { net: &means.net, cache, clock: &clock, interrupt: &interrupt })?)
+    Ok(fetch(&Fetcher { net: &means.net, cache, clock: &clock, interrupt })?)
 }
 
 /// What a person has to know, however well it went.

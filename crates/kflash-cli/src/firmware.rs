@@ -3,35 +3,59 @@
 use std::path::{Path, PathBuf};
 
 use kflash::config;
-use kflash::host::Host;
-use kflash::identify::Selector;
+use kflash::obtain::build::kconfig;
 use kflash::obtain::{self, Obtained};
 
-use crate::args::Shared;
 use crate::failure::Failure;
-use crate::memory;
+#[cfg(feature = "fetch")]
+use crate::fetch::MeansArgs;
 use crate::target::Board;
+use crate::tree::TreeArgs;
 
 /// The firmware, where it is not that of the configuration.
 #[derive(clap::Args, Debug)]
 pub struct Firmware {
-    /// The firmware file: bin, Intel HEX, UF2 or ELF
-    #[arg(long, short, value_name = "FILE")]
+    /// The firmware file: bin, Intel HEX, UF2 or ELF [default: the configuration's; else it is built if a Klipper tree
+    /// and its compilers are there, else fetched if an index is configured]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["route", "set", "TreeArgs"])]
+    #[cfg_attr(feature = "fetch", arg(conflicts_with = "MeansArgs"))]
     firmware: Option<PathBuf>,
+    #[command(flatten)]
+    pub made: Made,
+}
+
+/// How firmware is built, or fetched.
+#[derive(clap::Args, Debug)]
+pub struct Made {
+    /// The way of flashing that firmware is built or fetched for, as `kflash boards BOARD` names it [default: the
+    /// configuration's, else the first that nothing contradicts which the device shows]
+    #[arg(long, value_name = "ID", help_heading = "Firmware that is built or fetched")]
+    pub route: Option<String>,
+    /// Set a Kconfig symbol beside those of the board, or instead. May be given several times
+    #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::assignment)]
+    #[arg(help_heading = "Firmware that is built or fetched")]
+    pub set: Vec<(String, String)>,
+    #[command(flatten, next_help_heading = "Firmware that is built or fetched")]
+    pub tree: TreeArgs,
+    #[cfg(feature = "fetch")]
+    #[command(flatten, next_help_heading = "Firmware that is built or fetched")]
+    pub means: MeansArgs,
 }
 
 /// The firmware, or what does without any.
 #[derive(clap::Args, Debug)]
 pub struct FirmwareOrElse {
     #[command(flatten)]
-    firmware: Firmware,
+    pub firmware: Firmware,
     /// The firmware that this device ran before the one it runs now: kflash keeps what it flashes in its cache
-    #[arg(long, conflicts_with = "firmware")]
+    #[arg(long, help_heading = None::<&str>, conflicts_with_all = ["firmware", "route", "set", "TreeArgs"])]
+    #[cfg_attr(feature = "fetch", arg(conflicts_with = "MeansArgs"))]
     previous: bool,
-    /// Rehearse on a virtual board, with the very same stages; without --firmware, with a test image. BOOTLOADER is
-    /// the one that is installed on it, as `kflash boards BOARD` names it [default: the first that fits]
+    /// Rehearse on a virtual board, with the very same stages; with a test image, unless firmware is named or
+    /// configured. BOOTLOADER is the one that is installed on it, as `kflash boards BOARD` names it [default: the first
+    /// that fits]
     #[cfg(feature = "sim")]
-    #[arg(long, conflicts_with_all = ["device", "previous"], value_name = "BOOTLOADER")]
+    #[arg(long, help_heading = None::<&str>, conflicts_with_all = ["device", "previous"], value_name = "BOOTLOADER")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "")]
     simulate: Option<String>,
 }
@@ -50,36 +74,36 @@ pub enum Source {
     File(PathBuf),
     /// What the device ran before.
     Previous,
+    /// A Klipper tree.
+    Build,
+    /// An index.
+    Fetch,
+    /// A Klipper tree, if it and its compilers are there; else an index.
+    BuildOrFetch,
     /// A test image: only a virtual board takes it.
     Test,
-}
-
-/// A board whose firmware is wanted.
-#[derive(Clone, Copy)]
-pub struct Place<'a> {
-    /// The board.
-    pub board: &'a Board,
-    /// The options of every verb.
-    pub shared: &'a Shared,
 }
 
 impl Firmware {
     /// Where the firmware of each board comes from: a file that is named is for one.
     pub fn sources(&self, boards: Vec<Board>) -> Result<Vec<(Board, Source)>, Failure> {
         self.is_for_one(&boards)?;
-        pair(boards, |board| self.source(board))
+        Ok(pair(boards, |board| self.source(board).unwrap_or(Source::BuildOrFetch)))
     }
 
-    fn source(&self, board: &Board) -> Result<Source, Failure> {
+    /// What is named or configured.
+    fn source(&self, board: &Board) -> Option<Source> {
         if let Some(file) = &self.firmware {
-            return Ok(Source::File(file.clone()));
+            return Some(Source::File(file.clone()));
         }
-        if let Some(config::Source::File(file)) = board.configured.as_ref().and_then(|it| it.firmware.as_ref()) {
-            return Ok(Source::File(file.clone()));
+        if let Some(source) = self.made.source() {
+            return Some(source);
         }
-        let hint = Some("name a file with --firmware".to_owned());
-        let message = format!("no firmware for {}", board.name.as_deref().unwrap_or(&board.profile.id.0));
-        Err(Failure { hint, ..Failure::usage(message) })
+        board.configured.as_ref()?.firmware.as_ref().map(|source| match source {
+            config::Source::Build => Source::Build,
+            config::Source::Fetch => Source::Fetch,
+            config::Source::File(file) => Source::File(file.clone()),
+        })
     }
 
     fn is_for_one(&self, boards: &[Board]) -> Result<(), Failure> {
@@ -97,16 +121,30 @@ impl Firmware {
     }
 }
 
+impl Made {
+    /// What the options ask for.
+    fn source(&self) -> Option<Source> {
+        if self.tree.is_named() || !self.set.is_empty() {
+            return Some(Source::Build);
+        }
+        #[cfg(feature = "fetch")]
+        if self.means.is_named() {
+            return Some(Source::Fetch);
+        }
+        None
+    }
+}
+
 impl FirmwareOrElse {
     /// Where the firmware of each board comes from.
     pub fn sources(&self, boards: Vec<Board>) -> Result<Vec<(Board, Source)>, Failure> {
         self.firmware.is_for_one(&boards)?;
-        pair(boards, |board| match (self.previous, self.simulated()) {
-            (true, _) => Ok(Source::Previous),
-            // A rehearsal takes what there is.
-            (false, Some(_)) => Ok(self.firmware.source(board).unwrap_or(Source::Test)),
-            (false, None) => self.firmware.source(board),
-        })
+        // A rehearsal takes what is named; nobody waits for a build that was not asked for.
+        let otherwise = if self.simulated().is_some() { Source::Test } else { Source::BuildOrFetch };
+        Ok(pair(boards, |board| match self.previous {
+            true => Source::Previous,
+            false => self.firmware.source(board).unwrap_or_else(|| otherwise.clone()),
+        }))
     }
 
     /// Whether it is a rehearsal.
@@ -122,37 +160,15 @@ impl FirmwareOrElse {
     }
 }
 
-impl Place<'_> {
-    /// The firmware for the device that is meant.
-    pub fn firmware(&self, source: &Source, host: &dyn Host, selectors: &[Selector]) -> Result<Obtained, Failure> {
-        let Board { profile, chip, .. } = self.board;
-        match source {
-            Source::File(file) => read(file),
-            Source::Previous => memory::previous(&self.shared.cache()?, host, profile, chip, selectors),
-            Source::Test => Err(Failure::usage("a test image is for virtual boards")),
-        }
-    }
-
-    /// The firmware for a virtual board; `None` for a test image.
-    #[cfg(feature = "sim")]
-    pub fn of_rehearsal(source: &Source) -> Result<Option<Obtained>, Failure> {
-        match source {
-            Source::File(file) => read(file).map(Some),
-            Source::Previous => Err(Failure::usage("a virtual board ran nothing before")),
-            Source::Test => Ok(None),
-        }
-    }
-}
-
 /// The firmware in a file.
 pub fn read(file: &Path) -> Result<Obtained, Failure> {
     obtain::file(file).map_err(|error| Failure::new(error.exit(), error.to_string()))
 }
 
-fn pair(
-    boards: Vec<Board>,
-    source: impl Fn(&Board) -> Result<Source, Failure>,
-) -> Result<Vec<(Board, Source)>, Failure> {
-    let paired = boards.into_iter().map(|board| source(&board).map(|source| (board, source)));
+fn pair(boards: Vec<Board>, source: impl Fn(&Board) -> Source) -> Vec<(Board, Source)> {
+    let paired = boards.into_iter().map(|board| {
+        let source = source(&board);
+        (board, source)
+    });
     paired.collect()
 }

@@ -14,6 +14,9 @@ use crate::target::Target;
 
 /// Flashes a board and proves that it runs the firmware
 ///
+/// Without --firmware, the firmware is obtained first: built from a Klipper tree for the bootloader and cable that the
+/// device shows, or fetched from an index, or taken from the cache if either was done before.
+///
 /// Looks for the board, refuses what does not fit together, enters the bootloader (by itself where the running
 /// firmware lets it, else it says what to press and waits), writes in an order that a cut at any moment leaves
 /// reachable, reads back, starts the firmware and asks it what it is. Where a bootloader stays on the board, it is
@@ -25,20 +28,24 @@ use crate::target::Target;
 /// Several boards are flashed at once; a failure on one stops no other, and the exit code is that of the worst.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kflash flash --board btt-octopus-v1.1-f446 --firmware klipper.bin
+  kflash flash --board btt-octopus-v1.1-f446
+  kflash flash -b btt-octopus-v1.1-f446 --klipper ~/klipper --ref v0.13.0
+  kflash flash -b btt-octopus-v1.1-f446 --from https://firmware.example/index.json --key farm.pub
+  kflash flash -b btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
   kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
   kflash flash -b btt-octopus-v1.1-f446 --previous
   kflash flash --printer voron
   kflash flash --all --simulate
   kflash flash -b btt-octopus-v1.1-f446 --simulate
+  kflash flash -b btt-octopus-v1.1-f446 --simulate --klipper ~/klipper
   kflash flash -b btt-octopus-v1.1-f446 --simulate=none -f klipper.bin")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
     firmware: FirmwareOrElse,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = None::<&str>)]
     gate: Gate,
     /// Write even if the board runs this very firmware already
     #[arg(long)]
@@ -51,6 +58,7 @@ pub struct Args {
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let session = Session {
         runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
+        made: &args.firmware.firmware.made,
         simulated: args.firmware.simulated(),
         force: args.force,
         gated: true,

@@ -19,6 +19,7 @@ mod hint;
 mod host_version;
 mod inspect;
 mod memory;
+mod obtain;
 mod picture;
 mod plan;
 #[cfg(feature = "fetch")]

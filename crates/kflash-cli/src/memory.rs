@@ -2,15 +2,10 @@
 
 use std::iter;
 
-use kflash::board::{BoardId, Profile};
-use kflash::chip::Chip;
+use kflash::board::BoardId;
 use kflash::digest::Sha256;
 use kflash::exit::ExitCode;
-use kflash::flash::{
-    BoardState, FailureKind, Firmware, FlashError, Flasher, Interrupt, Outcome, Report, Unheard, Wanted,
-};
-use kflash::host::Host;
-use kflash::identify::Selector;
+use kflash::flash::{BoardState, FailureKind, Firmware, FlashError, Flasher, Outcome, Report, Unheard, Wanted};
 use kflash::obtain::cache::{Cache, DeviceKeys, Lookup, Previous, Ran, RanImage};
 use kflash::obtain::provenance::{MadeFor, Origin, Provenance};
 use kflash::obtain::{From, Obtained};
@@ -91,18 +86,10 @@ fn keep(cache: &Cache, board: &BoardId, firmware: &Obtained) -> Result<RanImage,
 }
 
 /// The firmware that the device which is meant ran before the one that it runs now.
-pub fn previous(
-    cache: &Cache,
-    host: &dyn Host,
-    profile: &Profile,
-    chip: &Chip,
-    selectors: &[Selector],
-) -> Result<Obtained, Failure> {
-    let flasher = Flasher { host, interrupt: &Interrupt::default(), hands: false };
-    // It is about to be flashed: whatever opening its port does is done to it anyway.
-    let wanted = Wanted { profile, chip, selectors, may_reset: true };
+pub fn previous(cache: &Cache, flasher: &Flasher<'_>, wanted: &Wanted<'_>) -> Result<Obtained, Failure> {
+    let profile = wanted.profile;
     let failed = |error| Failure::of_flash(error, &profile.hands);
-    let heard = flasher.hear(&wanted, &mut |_| ()).map_err(failed)?;
+    let heard = flasher.hear(wanted, &mut |_| ()).map_err(failed)?;
     let Some(device) = &heard.device else {
         let what = match heard.unheard {
             Some(Unheard::NoDevice { what }) => what,
@@ -150,9 +137,11 @@ fn describe(ran: &Ran) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use kflash::board::Cable;
+    use kflash::board::{Cable, Profile};
     use kflash::boards;
-    use kflash::flash::Request;
+    use kflash::chip::Chip;
+    use kflash::flash::{Interrupt, Request};
+    use kflash::host::Host as _;
     use kflash_sim::board::{Contents, VirtualBoard};
     use kflash_sim::firmware::TestImage;
     use kflash_sim::host::{Plug, SimHost};
@@ -212,7 +201,9 @@ mod tests {
         }
 
         fn previous(&self) -> Result<Obtained, Failure> {
-            previous(&self.cache, &self.host, &self.profile, &self.chip, &[])
+            let flasher = Flasher { host: &self.host, interrupt: &Interrupt::default(), hands: false };
+            let Self { profile, chip, .. } = self;
+            previous(&self.cache, &flasher, &Wanted { profile, chip, selectors: &[], may_reset: true })
         }
 
         fn version(&self) -> Option<String> {

@@ -19,10 +19,12 @@ use crate::target::Target;
 ///
 /// Looks at the board, asks running firmware what it is, and prints every operation, a picture of the flash, every
 /// check with its evidence, and for each step the way back if cable and power are lost during it. Never enters a
-/// bootloader and never writes: what only the bootloader can tell is listed as pending.
+/// bootloader and never writes: what only the bootloader can tell is listed as pending. Firmware that is not there yet
+/// is built or fetched into the cache, as `kflash flash` does.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kflash plan --board btt-octopus-v1.1-f446 --firmware klipper.bin
+  kflash plan --board btt-octopus-v1.1-f446
+  kflash plan -b btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash plan -b fysetc-spider -f klipper.bin -d 1-1.4 --json
   kflash plan -b creality-v4.2.7 --simulate")]
 pub struct Args {
@@ -53,6 +55,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let simulated = args.firmware.simulated();
     let session = Session {
         runs: args.firmware.sources(args.target.boards(shared)?)?,
+        made: &args.firmware.firmware.made,
         simulated,
         force: false,
         gated: false,

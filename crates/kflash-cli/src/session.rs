@@ -17,9 +17,10 @@ use serde_json::value::RawValue;
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::firmware::{Place, Source, Virtual};
+use crate::firmware::{Made, Source, Virtual};
 use crate::gate;
-use crate::render::{self, Display, Progress};
+use crate::obtain::{Obtainer, Supply};
+use crate::render::{self, Display, Progress, Screen};
 use crate::signal::Watch;
 use crate::summary::{self, Ended};
 use crate::target::Board;
@@ -29,6 +30,8 @@ use crate::trace::TracedHost;
 pub struct Session<'a> {
     /// The boards, each with the source of its firmware.
     pub runs: Vec<(Board, Source)>,
+    /// How firmware is built or fetched.
+    pub made: &'a Made,
     /// On virtual boards.
     pub simulated: Option<Virtual<'a>>,
     /// Write even if the running dictionary is the image's already.
@@ -74,60 +77,55 @@ struct Bench {
 }
 
 impl Session<'_> {
-    /// Runs a stage on every board at once, with its progress shown, and prints how it ended. One that fails stops no
-    /// other. Returns the exit code of the worst; the failure itself, where there is but one board without a name.
+    /// Obtains the firmware of every board, runs a stage on every board at once, with its progress shown, and prints how it
+    /// ended. One that fails stops no other. Returns the exit code of the worst; the failure itself, where there is but
+    /// one board without a name.
     pub fn run<T: Outcome>(&self, stage: &Stage<'_, T>) -> Result<ExitCode, Failure> {
         if self.simulated.is_some() {
             let boards = if self.runs.len() == 1 { "a virtual board" } else { "virtual boards" };
             render::note(&format!("SIMULATED: {boards}; no hardware is touched"));
         }
         let json = self.shared.json;
-        let display = Display::new(json, self.runs.iter().filter_map(|(board, _)| board.name.as_deref()));
+        let screen = Screen::default();
         let watched = self.runs.iter().map(|(board, _)| (board.name.clone(), board.profile.hands.clone()));
-        let watch = Watch::start(watched, display.screen().clone(), self.simulated.is_some(), json)
+        let watch = Watch::start(watched, screen.clone(), self.simulated.is_some(), json)
             .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
-        let run = |at: usize, (board, source): &(Board, Source)| {
-            let progress = Mutex::new(display.board(board.name.as_deref()));
-            let show = |shown: &mut dyn FnMut(&mut Progress)| {
-                shown(&mut progress.lock().unwrap_or_else(PoisonError::into_inner));
-            };
-            let ended = panic::catch_unwind(AssertUnwindSafe(|| {
-                self.run_one(board, source, &watch, stage, &mut |event| {
+        let obtainer =
+            Obtainer { made: self.made, simulated: self.simulated, interrupt: &watch.interrupt, shared: self.shared };
+        let supplies = self.supplies(&obtainer, &screen)?;
+
+        let display = self.display(&screen);
+        let ended = self.at_once(supplies, |at, (board, _), supply| {
+            let shown = Shown::new(&display, board);
+            let ended = self.caught(|| {
+                self.run_one(board, supply?, &obtainer, &watch, stage, &mut |event| {
                     watch.event(at, &event);
-                    show(&mut |progress| progress.event(&event));
+                    shown.event(&event);
                 })
-            }));
-            let ended = ended.unwrap_or_else(|panic| Err(Failure::internal_of_panic(panic.as_ref())));
+            });
             let summed_up = match &ended {
                 Ok((outcome, _)) => Ended { exit: ExitCode::Ok, line: outcome.line(), json: outcome.json() },
                 Err(failure) => Ended::failed(failure),
             };
-            show(&mut |progress| progress.end(ended.is_ok(), &summed_up.line));
+            shown.end(ended.is_ok(), &summed_up.line);
             watch.ended(at, summed_up.clone());
             (ended, summed_up)
-        };
-        if let [only @ (Board { name: None, .. }, _)] = &self.runs[..] {
-            let (ended, summed_up) = run(0, only);
-            let (outcome, request) = ended?;
-            if json {
-                render::result_json(&summed_up.json);
-            } else {
-                render::result(&outcome.page(&request));
-            }
-            return Ok(ExitCode::Ok);
+        });
+        if let [(Board { name: None, .. }, _)] = &self.runs[..] {
+            return ended.into_iter().try_fold(ExitCode::Ok, |ok, (ended, summed_up)| {
+                let (outcome, request) = ended?;
+                if json {
+                    render::result_json(&summed_up.json);
+                } else {
+                    render::result(&outcome.page(&request));
+                }
+                Ok(ok)
+            });
         }
 
-        let ended: Vec<_> = thread::scope(|scope| {
-            let threads = self.runs.iter().enumerate().map(|(at, one)| scope.spawn(move || run(at, one)));
-            let threads: Vec<_> = threads.collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
-                .collect()
-        });
         // The table says it once more.
         if io::stdout().is_terminal() {
-            display.screen().clear();
+            screen.clear();
         }
         let mut summary = Vec::new();
         for ((board, _), (ended, summed_up)) in self.runs.iter().zip(ended) {
@@ -144,32 +142,76 @@ impl Session<'_> {
         Ok(summary::print(&summary, json))
     }
 
+    /// What each board is given, built for all of them in one go.
+    fn supplies(&self, obtainer: &Obtainer<'_>, screen: &Screen) -> Result<Vec<Result<Supply, Failure>>, Failure> {
+        let display = self.display(screen);
+        let ordered = self.at_once(self.runs.iter().collect(), |_, (board, source), _| {
+            let shown = Shown::new(&display, board);
+            self.caught(|| {
+                let events: Events<'_> = &mut |event| shown.event(&event);
+                // A board is not even asked while it may be printing.
+                if source.asks_device() {
+                    self.ask_moonrakers(board, events)?;
+                }
+                obtainer.order(board, source, events)
+            })
+        });
+        screen.clear();
+        let boards: Vec<_> = self.runs.iter().map(|(board, _)| board).collect();
+        let supplies = obtainer.build(&boards, ordered)?;
+        Ok(supplies.into_iter().map(|supply| self.caught(|| supply)).collect())
+    }
+
+    /// Does `work` for each board and its item, for all of them at once.
+    fn at_once<I: Send, R: Send>(
+        &self,
+        items: Vec<I>,
+        work: impl Fn(usize, &(Board, Source), I) -> R + Sync,
+    ) -> Vec<R> {
+        let work = &work;
+        thread::scope(|scope| {
+            let boards = self.runs.iter().zip(items).enumerate();
+            let threads = boards.map(|(at, (run, item))| scope.spawn(move || work(at, run, item)));
+            let threads: Vec<_> = threads.collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, R>| {
+                thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        })
+    }
+
+    /// `work` for a board; what fails on a virtual one says so, and so does a bug.
+    fn caught<R>(&self, work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+        let ended = panic::catch_unwind(AssertUnwindSafe(work));
+        let ended = ended.unwrap_or_else(|panic| Err(Failure::internal_of_panic(panic.as_ref())));
+        ended.map_err(|failure| Failure { simulated: self.simulated.is_some(), ..failure })
+    }
+
+    fn display(&self, screen: &Screen) -> Display {
+        Display::new(self.shared.json, self.runs.iter().filter_map(|(board, _)| board.name.as_deref()), screen.clone())
+    }
+
     /// The run on one board.
     fn run_one<T>(
         &self,
         board: &Board,
-        source: &Source,
+        supply: Supply,
+        obtainer: &Obtainer<'_>,
         watch: &Watch,
         stage: &Stage<'_, T>,
         events: Events<'_>,
     ) -> Result<(T, Request), Failure> {
-        let simulated = self.simulated.is_some();
-        let marked = |failure| Failure { simulated, ..failure };
-        let of_flash = |error| marked(Failure::of_flash(error, &board.profile.hands));
-        let (bench, ready) = self.prepare(board, source).map_err(marked)?;
+        let of_flash = |error| Failure::of_flash(error, &board.profile.hands);
+        let firmware = obtainer.firmware(board, supply, events)?;
+        let (bench, ready) = self.prepare(board, firmware)?;
         let flasher = Flasher {
             host: bench.host.as_ref(),
             interrupt: &watch.interrupt,
             // Nobody can press the buttons of a virtual board.
-            hands: !simulated && io::stderr().is_terminal() && io::stdin().is_terminal(),
+            hands: self.simulated.is_none() && io::stderr().is_terminal() && io::stdin().is_terminal(),
         };
-        if self.gated && !simulated {
-            for (printer, moonraker) in &board.moonrakers {
-                let what = format!("asking Moonraker whether {printer} prints");
-                events(Event::Phase { phase: Phase::Look, what, total: None });
-                gate::ask(printer, moonraker).map_err(of_flash)?;
-            }
-        }
+        // Also where it was asked before: a print may have begun while firmware was built.
+        self.ask_moonrakers(board, events)?;
         if watch.interrupt.requested() {
             let message = "stopped by a signal before anything was done";
             let kind = FailureKind::Interrupted;
@@ -182,20 +224,31 @@ impl Session<'_> {
         ended.map(|outcome| (outcome, ready.request)).map_err(of_flash)
     }
 
+    /// Refuses while a printer prints that the board may be part of.
+    fn ask_moonrakers(&self, board: &Board, events: Events<'_>) -> Result<(), Failure> {
+        let asked = if self.gated && self.simulated.is_none() { &board.moonrakers[..] } else { &[] };
+        for (printer, moonraker) in asked {
+            let what = format!("asking Moonraker whether {printer} prints");
+            events(Event::Phase { phase: Phase::Look, what, total: None });
+            gate::ask(printer, moonraker).map_err(|error| Failure::of_flash(error, &board.profile.hands))?;
+        }
+        Ok(())
+    }
+
     /// The machine with the board, and the board's firmware.
-    fn prepare(&self, board: &Board, source: &Source) -> Result<(Bench, Ready), Failure> {
-        let place = Place { board, shared: self.shared };
+    fn prepare(&self, board: &Board, firmware: Option<Obtained>) -> Result<(Bench, Ready), Failure> {
         let Board { profile, chip, .. } = board.clone();
         let force = self.force;
         #[cfg(feature = "sim")]
         if let Some(Virtual { bootloader }) = self.simulated {
-            let firmware = Place::of_rehearsal(source)?;
-            let rehearsal = crate::simulate::rehearse(board, bootloader, firmware)?;
+            let configured = board.configured.as_ref().and_then(|board| board.route.as_deref());
+            let route = self.made.route.as_deref().or(configured);
+            let rehearsal = crate::simulate::rehearse(board, route, bootloader, firmware)?;
             let request = Request { profile, chip, image: rehearsal.image, selectors: rehearsal.selectors, force };
             return Ok((self.bench(Arc::new(rehearsal.host))?, Ready { request, firmware: None }));
         }
         let (host, selectors) = SystemHost::new(&self.shared.host_root).with_selectors(board.selectors.clone());
-        let firmware = place.firmware(source, &host, &selectors)?;
+        let firmware = firmware.ok_or_else(|| Failure::usage("a test image is for virtual boards"))?;
         let request = Request { profile, chip, image: firmware.image.clone(), selectors, force };
         Ok((self.bench(Arc::new(host))?, Ready { request, firmware: Some(firmware) }))
     }
@@ -209,5 +262,22 @@ impl Session<'_> {
             }
             None => Bench { host, tracer: None },
         })
+    }
+}
+
+/// The progress of a board, which several closures show.
+struct Shown(Mutex<Progress>);
+
+impl Shown {
+    fn new(display: &Display, board: &Board) -> Self {
+        Self(Mutex::new(display.board(board.name.as_deref())))
+    }
+
+    fn event(&self, event: &Event) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).event(event);
+    }
+
+    fn end(&self, well: bool, words: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).end(well, words);
     }
 }

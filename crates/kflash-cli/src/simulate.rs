@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kflash::board::{Cable, InstalledBootloader};
+use kflash::addr::FlashAddr;
+use kflash::board::{Cable, InstalledBootloader, Route};
 use kflash::chip::Chip;
 use kflash::discover::{ParseUsbError, UsbPath};
 use kflash::exit::ExitCode;
@@ -39,24 +40,18 @@ pub struct Rehearsal {
     pub selectors: Vec<Selector>,
 }
 
-/// A virtual board that runs an older Klipper, with `bootloader` installed, where one is named; without `firmware`, a
-/// test image is the new one.
-pub fn rehearse(board: &Board, bootloader: Option<&str>, firmware: Option<Obtained>) -> Result<Rehearsal, Failure> {
+/// A virtual board that runs an older Klipper, with `bootloader` installed and flashed by the route of this id, where they
+/// are named; without `firmware`, a test image is the new one.
+pub fn rehearse(
+    board: &Board,
+    named: Option<&str>,
+    bootloader: Option<&str>,
+    firmware: Option<Obtained>,
+) -> Result<Rehearsal, Failure> {
     let Board { profile, chip, .. } = board;
     let given = firmware.map(|firmware| firmware.image);
     let start = given.as_ref().and_then(|image| image.start.as_ref()).map(|start| start.addr);
-    let fits = |installed: &InstalledBootloader| match bootloader {
-        Some(id) => installed.id == id,
-        None => start.is_none_or(|start| installed.app_start == start),
-    };
-    let route = profile.routes.iter().find(|route| profile.bootloader_of(route).is_some_and(fits));
-    // An image for no bootloader of the board is refused by the plan, as it would be on the board.
-    let first = if bootloader.is_none() { profile.routes.first() } else { None };
-    let route = route.or(first).ok_or_else(|| {
-        let mut ids: Vec<_> = profile.routes.iter().map(|route| route.bootloader.as_str()).collect();
-        ids.dedup();
-        Failure::usage(format!("{} is flashed with these bootloaders installed: {}", profile.id, ids.join(", ")))
-    })?;
+    let route = route(board, named, bootloader, start)?;
     let installed = profile
         .bootloader_of(route)
         .ok_or_else(|| Failure::usage(format!("{}: route {} names no bootloader", profile.id, route.id)))?;
@@ -88,6 +83,34 @@ pub fn rehearse(board: &Board, bootloader: Option<&str>, firmware: Option<Obtain
     host.plug_in(Plug::of(profile, route.cable, port), board, profile.opening_resets);
     host.clock().sleep(BOOT);
     Ok(Rehearsal { host, image, selectors })
+}
+
+/// The way that a virtual board is flashed: with this id and bootloader, where they are named; else the first for an
+/// application that starts there.
+pub fn route<'a>(
+    Board { profile, .. }: &'a Board,
+    named: Option<&str>,
+    bootloader: Option<&str>,
+    start: Option<FlashAddr>,
+) -> Result<&'a Route, Failure> {
+    let fits = |route: &&Route| {
+        let installed = profile.bootloader_of(route);
+        named.is_none_or(|id| route.id == id)
+            && match bootloader {
+                Some(id) => installed.is_some_and(|installed| installed.id == id),
+                None => named.is_some() || start.is_none_or(|start| installed.is_some_and(|it| it.app_start == start)),
+            }
+    };
+    // An image for no bootloader of the board is refused by the plan, as it would be on the board.
+    let first = if named.or(bootloader).is_none() { profile.routes.first() } else { None };
+    profile.routes.iter().find(fits).or(first).ok_or_else(|| {
+        let routes: Vec<_> =
+            profile.routes.iter().map(|route| format!("{} ({})", route.id, route.bootloader)).collect();
+        let asked = [named.map(|id| format!("route {id:?}")), bootloader.map(|id| format!("bootloader {id:?}"))];
+        let asked: Vec<_> = asked.into_iter().flatten().collect();
+        let hint = format!("its routes, each with the bootloader that it presumes: {}", routes.join(", "));
+        Failure { hint: Some(hint), ..Failure::usage(format!("{} has no {}", profile.id, asked.join(" with "))) }
+    })
 }
 
 fn test_image(chip: &Chip, installed: &InstalledBootloader, cable: Cable) -> TestImage {

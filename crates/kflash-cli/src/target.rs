@@ -45,6 +45,8 @@ pub struct Board {
     pub chip: Chip,
     /// Which device it is.
     pub selectors: Vec<Selector>,
+    /// The printer that it is part of, where that is known.
+    pub printer: Option<config::Printer>,
     /// What the configuration says of it.
     pub configured: Option<config::Board>,
     /// The printers that it may be part of, by name, with their Moonrakers.
@@ -78,6 +80,7 @@ impl Target {
                         chip,
                         selectors: board.device.clone(),
                         moonrakers: printer.moonraker.iter().map(|it| (printer.name.clone(), it.clone())).collect(),
+                        printer: Some(printer.clone()),
                         configured: Some(board.clone()),
                     });
                 }
@@ -108,12 +111,14 @@ impl Target {
                 || board.device.is_empty()
                 || board.device.iter().any(|device| self.device.contains(device)))
         };
-        let printers = config.printers.iter().filter(|printer| printer.boards.iter().any(may_be));
+        let printers: Vec<_> = config.printers.iter().filter(|it| it.boards.iter().any(may_be)).collect();
+        let only = if let [only] = printers[..] { Some(only.clone()) } else { None };
         Ok(Board {
             name: None,
             selectors: self.device.clone(),
+            printer: only,
             configured: None,
-            moonrakers: printers.filter_map(|it| Some((it.name.clone(), it.moonraker.clone()?))).collect(),
+            moonrakers: printers.iter().filter_map(|it| Some((it.name.clone(), it.moonraker.clone()?))).collect(),
             profile,
             chip,
         })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kflash::config::{self, Config, Printer};
 use kflash::flash::Interrupt;
 use kflash::obtain::build::Environment;
-use kflash::obtain::build::tree::Tree;
+use kflash::obtain::build::tree::{Tree, TreeError};
 use kflash::obtain::cache::Cache;
 
 use crate::failure::Failure;
@@ -59,7 +59,7 @@ pub fn printer_of<'a>(config: &'a Config, boards: &[String]) -> Option<&'a Print
 }
 
 impl TreeArgs {
-    /// Whether a tree was named.
+    /// Whether a tree is named.
     pub fn is_named(&self) -> bool {
         self.klipper.is_some() || self.git.is_some() || self.reference.is_some()
     }
@@ -78,12 +78,19 @@ impl TreeArgs {
 
     /// The tree that is meant.
     pub fn find(&self, trees: &Trees<'_>) -> Result<Tree, Failure> {
+        Ok(self.look(trees)?.ok_or_else(|| TreeError::NoneOf(usual()))?)
+    }
+
+    /// The tree that is meant; `None` where none is named and none is where trees usually are.
+    pub fn look(&self, trees: &Trees<'_>) -> Result<Option<Tree>, Failure> {
         let reference = self.reference.as_deref();
         match (&self.git, &self.klipper, trees.config.tree_of(trees.printer)) {
-            (Some(url), ..) => trees.fetch(url, reference),
-            (None, Some(dir), _) | (None, None, Some(config::Tree::Directory(dir))) => trees.at(dir, reference),
+            (Some(url), ..) => trees.fetch(url, reference).map(Some),
+            (None, Some(dir), _) | (None, None, Some(config::Tree::Directory(dir))) => {
+                trees.at(dir, reference).map(Some)
+            }
             (None, None, Some(config::Tree::Git(tree))) => {
-                trees.fetch(&tree.git, reference.or(tree.reference.as_deref()))
+                trees.fetch(&tree.git, reference.or(tree.reference.as_deref())).map(Some)
             }
             (None, None, None) => trees.usual(reference),
         }
@@ -105,14 +112,15 @@ impl Trees<'_> {
         Ok(Tree::fetch(url, reference, self.cache.dir(), self.environment, self.interrupt, &mut progress)?)
     }
 
-    /// Where Klipper and Kalico are usually installed.
-    fn usual(&self, reference: Option<&str>) -> Result<Tree, Failure> {
-        let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-        let candidates = home.map(|home| vec![home.join("klipper"), home.join("kalico")]).unwrap_or_default();
-        let found = Tree::first_of(&candidates, self.environment, self.interrupt)?;
+    /// The one that is where trees usually are.
+    fn usual(&self, reference: Option<&str>) -> Result<Option<Tree>, Failure> {
+        let found = match Tree::first_of(&usual(), self.environment, self.interrupt) {
+            Err(TreeError::NoneOf(_)) => return Ok(None),
+            found => found?,
+        };
         match reference {
-            None => Ok(found),
-            Some(_) => self.at(Path::new(found.place()), reference),
+            None => Ok(Some(found)),
+            Some(_) => self.at(Path::new(found.place()), reference).map(Some),
         }
     }
 
@@ -123,4 +131,10 @@ impl Trees<'_> {
             reference => Ok(reference.map(str::to_owned)),
         }
     }
+}
+
+/// Where Klipper and Kalico are usually installed.
+fn usual() -> Vec<PathBuf> {
+    let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    home.map(|home| vec![home.join("klipper"), home.join("kalico")]).unwrap_or_default()
 }

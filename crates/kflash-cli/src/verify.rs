@@ -11,12 +11,13 @@ use crate::target::Target;
 
 /// Checks that a board runs a firmware; with --read-back, that its flash holds it
 ///
-/// Compares the data dictionary that the running firmware reports with the one in the file: equal dictionaries mean
-/// the same build. With --read-back kflash enters the bootloader, compares every byte and starts the application
+/// Compares the data dictionary that the running firmware reports with the one of the firmware that `kflash flash` would
+/// write: equal dictionaries mean the same build. With --read-back kflash enters the bootloader, compares every byte and starts the application
 /// again. Nothing is written. Exit 12 says that the board runs, or holds, something else.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kflash verify --board btt-octopus-v1.1-f446 --firmware klipper.bin
+  kflash verify --board btt-octopus-v1.1-f446
+  kflash verify -b btt-octopus-v1.1-f446 --firmware klipper.bin
   kflash verify -b btt-octopus-v1.1-f446 -f klipper.bin --read-back
   kflash verify --printer voron")]
 pub struct Args {
@@ -24,7 +25,7 @@ pub struct Args {
     target: Target,
     #[command(flatten)]
     firmware: Firmware,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = None::<&str>)]
     gate: Gate,
     /// Enter the bootloader and compare every byte of the flash
     #[arg(long)]
@@ -34,6 +35,7 @@ pub struct Args {
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let session = Session {
         runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
+        made: &args.firmware.made,
         simulated: None,
         force: false,
         gated: args.read_back,

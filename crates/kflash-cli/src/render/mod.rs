@@ -48,20 +48,14 @@ pub enum Progress {
 }
 
 impl Display {
-    /// For boards with these names; none, where there is but one.
-    pub fn new<'a>(json: bool, names: impl Iterator<Item = &'a str>) -> Self {
-        let screen = Screen::default();
+    /// On `screen`, for boards with these names; none, where there is but one.
+    pub fn new<'a>(json: bool, names: impl Iterator<Item = &'a str>, screen: Screen) -> Self {
         let mut names = names.peekable();
         let lines = (!json && io::stderr().is_terminal() && names.peek().is_some()).then(|| {
             let (_, columns) = Term::stderr().size();
             Lines::new(ProgressDrawTarget::stderr(), columns.into(), names, &screen)
         });
         Self { json, screen, lines }
-    }
-
-    /// What stands on the terminal.
-    pub fn screen(&self) -> &Screen {
-        &self.screen
     }
 
     /// Shows the events of a board; of this name, where there are several.

@@ -27,7 +27,7 @@ static void loaded(void)
 
 __attribute__((naked, noreturn)) void reset(void)
 {
-    __asm__ volatile("cpsid i\n\tb %0" : : "i"(loaded));
+    __asm__ volatile("cpsid i\n\tb %c0" : : "i"(loaded));
 }
 
 static void halted(void)

@@ -1,0 +1,234 @@
+//! The firmware of each board of a run: read, remembered, built or fetched.
+//!
+//! Three steps, so that all boards are built in one go: [`Obtainer::order`] asks each device what it takes,
+//! [`Obtainer::build`] builds for all of them, [`Obtainer::firmware`] is what is left to do for each.
+
+use kflash::event::Events;
+use kflash::flash::{Flasher, Interrupt, Wanted};
+use kflash::obtain::Obtained;
+use kflash::obtain::build::tree::Tree;
+use kflash::obtain::build::{BuildError, Builder, Order, Outcome};
+use kflash::system::SystemHost;
+
+use crate::args::Shared;
+use crate::build::cores;
+use crate::failure::Failure;
+use crate::firmware::{self, Made, Source, Virtual};
+use crate::memory;
+use crate::render::{self, BuildProgress};
+use crate::target::Board;
+use crate::tree::{Trees, environment};
+
+/// Obtains firmware.
+#[derive(Clone, Copy)]
+pub struct Obtainer<'a> {
+    /// How it is built or fetched.
+    pub made: &'a Made,
+    /// On virtual boards, which nobody asks for a route.
+    pub simulated: Option<Virtual<'a>>,
+    /// Stops it.
+    pub interrupt: &'a Interrupt,
+    /// The options of every verb.
+    pub shared: &'a Shared,
+}
+
+/// What is to be done for the firmware of a board.
+pub enum Ordered {
+    /// Nothing: it is there. `None` is the test image of a virtual board.
+    Here(Option<Box<Obtained>>),
+    /// It is to be built.
+    Build {
+        /// For what.
+        order: Box<Order>,
+        /// Whether it is fetched, where there is nothing to build from or with.
+        or_fetch: bool,
+    },
+    /// It is to be fetched, for the route of this id.
+    Fetch(Option<String>),
+}
+
+/// What is left to do once all is built.
+pub enum Supply {
+    /// Nothing: it is there. `None` is the test image of a virtual board.
+    Here(Option<Box<Obtained>>),
+    /// It is to be fetched, for the route of this id.
+    Fetch(Option<String>),
+}
+
+/// Orders for one tree, each with where it stands in the list of boards.
+type Orders = Vec<(usize, Order, bool)>;
+
+impl Source {
+    /// Whether the device tells which firmware it takes.
+    pub fn asks_device(&self) -> bool {
+        match self {
+            Self::Previous | Self::Build | Self::Fetch | Self::BuildOrFetch => true,
+            Self::File(_) | Self::Test => false,
+        }
+    }
+}
+
+impl Obtainer<'_> {
+    /// What is to be done for the firmware of a board. Asks the device, where that decides.
+    pub fn order(&self, board: &Board, source: &Source, events: Events<'_>) -> Result<Ordered, Failure> {
+        let build = |or_fetch, events: Events<'_>| {
+            let Board { profile, chip, configured, .. } = board;
+            let route = self.route(board, events)?;
+            let symbols = configured.as_ref().map(|board| board.symbols.clone()).unwrap_or_default();
+            let set = symbols.into_iter().chain(self.made.set.iter().cloned()).collect();
+            let order = Order::new(profile.clone(), chip.clone(), route.as_deref(), set)?;
+            Ok(Ordered::Build { order: Box::new(order), or_fetch })
+        };
+        match source {
+            Source::File(file) => Ok(Ordered::Here(Some(Box::new(firmware::read(file)?)))),
+            Source::Previous => {
+                let (host, selectors) = SystemHost::new(&self.shared.host_root).with_selectors(board.selectors.clone());
+                let flasher = Flasher { host: &host, interrupt: self.interrupt, hands: false };
+                let previous = memory::previous(&self.shared.cache()?, &flasher, &wanted(board, &selectors))?;
+                Ok(Ordered::Here(Some(Box::new(previous))))
+            }
+            Source::Build => build(false, events),
+            Source::BuildOrFetch => build(true, events),
+            Source::Fetch => Ok(Ordered::Fetch(self.route(board, events)?)),
+            Source::Test => Ok(Ordered::Here(None)),
+        }
+    }
+
+    /// The route that firmware for a board is made for; `None` leaves it open.
+    fn route(&self, board: &Board, events: Events<'_>) -> Result<Option<String>, Failure> {
+        let named = self.made.route.as_ref().or(board.configured.as_ref().and_then(|board| board.route.as_ref()));
+        if let Some(route) = named {
+            return Ok(Some(route.clone()));
+        }
+        #[cfg(feature = "sim")]
+        if let Some(Virtual { bootloader }) = self.simulated {
+            return match bootloader {
+                None => Ok(None),
+                Some(_) => Ok(Some(crate::simulate::route(board, None, bootloader, None)?.id.clone())),
+            };
+        }
+        let (host, selectors) = SystemHost::new(&self.shared.host_root).with_selectors(board.selectors.clone());
+        let flasher = Flasher { host: &host, interrupt: self.interrupt, hands: false };
+        let suggestion = flasher.route(&wanted(board, &selectors), events);
+        Ok(Some(suggestion.map_err(|error| Failure::of_flash(error, &board.profile.hands))?.route.id))
+    }
+
+    /// Builds what is to be built, for all boards at once; one failure stops no other.
+    pub fn build(
+        &self,
+        boards: &[&Board],
+        ordered: Vec<Result<Ordered, Failure>>,
+    ) -> Result<Vec<Result<Supply, Failure>>, Failure> {
+        let mut supplies = Vec::new();
+        let mut orders = Orders::new();
+        for (at, ordered) in ordered.into_iter().enumerate() {
+            supplies.push(ordered.map(|ordered| match ordered {
+                Ordered::Here(obtained) => Supply::Here(obtained),
+                Ordered::Fetch(route) => Supply::Fetch(route),
+                // In its place, until it is built.
+                Ordered::Build { order, or_fetch } => {
+                    orders.push((at, *order, or_fetch));
+                    Supply::Here(None)
+                }
+            }));
+        }
+        if orders.is_empty() {
+            return Ok(supplies);
+        }
+        let cache = self.shared.cache()?;
+        let config = self.shared.configuration()?.config;
+        let environment = environment();
+        let can_fetch = self.can_fetch(&config);
+        let mut of_trees: Vec<(Tree, Orders)> = Vec::new();
+        for (at, order, or_fetch) in orders {
+            let printer = boards[at].printer.as_ref();
+            let trees =
+                Trees { config: &config, printer, cache: &cache, environment: &environment, interrupt: self.interrupt };
+            match self.made.tree.look(&trees) {
+                Ok(Some(tree)) => match of_trees.iter_mut().find(|(other, _)| *other == tree) {
+                    Some((_, orders)) => orders.push((at, order, or_fetch)),
+                    None => of_trees.push((tree, vec![(at, order, or_fetch)])),
+                },
+                Ok(None) if or_fetch && can_fetch => supplies[at] = Ok(Supply::Fetch(Some(order.route.id))),
+                Ok(None) => supplies[at] = Err(nowhere(boards[at], or_fetch)),
+                Err(failure) => supplies[at] = Err(failure),
+            }
+        }
+        let builder = Builder { cache: &cache, environment: &environment, interrupt: self.interrupt, jobs: cores() };
+        for (tree, orders) in of_trees {
+            let places: Vec<_> =
+                orders.iter().map(|(at, order, or_fetch)| (*at, order.route.id.clone(), *or_fetch)).collect();
+            let orders: Vec<_> = orders.into_iter().map(|(_, order, _)| order).collect();
+            let mut progress = BuildProgress::new(self.shared.json);
+            let outcomes = builder.build(&tree, &orders, &mut |event| progress.event(&event));
+            progress.end();
+            for ((at, route, or_fetch), outcome) in places.into_iter().zip(outcomes) {
+                supplies[at] = supply(outcome, route, or_fetch && can_fetch, &boards[at].profile.id.0);
+            }
+        }
+        Ok(supplies)
+    }
+
+    /// The firmware; `None` is the test image of a virtual board.
+    pub fn firmware(&self, board: &Board, supply: Supply, events: Events<'_>) -> Result<Option<Obtained>, Failure> {
+        match supply {
+            Supply::Here(obtained) => Ok(obtained.map(|obtained| *obtained)),
+            Supply::Fetch(route) => self.fetch(board, route.as_deref(), events).map(Some),
+        }
+    }
+
+    #[cfg(feature = "fetch")]
+    fn can_fetch(&self, config: &kflash::config::Config) -> bool {
+        self.made.means.is_named() || config.fetch.is_some()
+    }
+
+    #[cfg(not(feature = "fetch"))]
+    fn can_fetch(&self, _: &kflash::config::Config) -> bool {
+        false
+    }
+
+    #[cfg(feature = "fetch")]
+    fn fetch(&self, board: &Board, route: Option<&str>, events: Events<'_>) -> Result<Obtained, Failure> {
+        use kflash::obtain::fetch::Wanted;
+        let means = self.made.means.resolve(self.shared)?;
+        let cache = self.shared.cache()?;
+        let wanted = Wanted { profile: &board.profile, route, version: None };
+        let image = crate::fetch::with_fetcher(&means, &cache, self.interrupt, |fetcher| {
+            let believed = fetcher.index(&means.source, events)?;
+            fetcher.image(&believed, &wanted, &board.chip, events)
+        })?;
+        Ok(image.entry.into())
+    }
+
+    #[cfg(not(feature = "fetch"))]
+    fn fetch(&self, _: &Board, _: Option<&str>, _: Events<'_>) -> Result<Obtained, Failure> {
+        Err(Failure::usage("this kflash cannot fetch: it was built without the feature `fetch`"))
+    }
+}
+
+/// The board as it is to be asked: it is about to be flashed, so that whatever opening its port does is done to it anyway.
+fn wanted<'a>(board: &'a Board, selectors: &'a [kflash::identify::Selector]) -> Wanted<'a> {
+    Wanted { profile: &board.profile, chip: &board.chip, selectors, may_reset: true }
+}
+
+/// What came of an order; without a toolchain, it is fetched where it may be.
+fn supply(outcome: Outcome, route: String, can_fetch: bool, board: &str) -> Result<Supply, Failure> {
+    match outcome {
+        Ok(firmware) => Ok(Supply::Here(Some(Box::new(firmware.entry.into())))),
+        Err(error) if can_fetch && matches!(*error, BuildError::Toolchain(_)) => {
+            render::note(&format!("{board}: not built: {error}; it is fetched"));
+            Ok(Supply::Fetch(Some(route)))
+        }
+        Err(error) => Err(Failure::from(error.as_ref())),
+    }
+}
+
+/// There is nothing to build from, and nothing to fetch.
+fn nowhere(board: &Board, or_fetch: bool) -> Failure {
+    let name = board.name.as_deref().unwrap_or(&board.profile.id.0);
+    let index = if or_fetch { ", and no index to fetch from" } else { "" };
+    let message = format!("no firmware for {name}: no Klipper or Kalico tree in ~/klipper or ~/kalico{index}");
+    let hint = "--klipper DIR or --git URL names a tree to build from, --from URL an index to fetch from, --firmware a file; \
+                the configuration does so for all runs";
+    Failure { hint: Some(hint.to_owned()), ..Failure::usage(message) }
+}
