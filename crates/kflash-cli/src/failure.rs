@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::hint;
 
 /// A failed verb.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// The exit code.
     pub exit: ExitCode,
@@ -31,7 +31,7 @@ pub struct Failure {
 }
 
 /// The board that a failure leaves behind.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct BoardLeft {
     /// In what state.
     #[serde(rename = "board")]

@@ -141,9 +141,9 @@ impl FirmwareOrElse {
         self.firmware.is_for_one(&boards)?;
         // A rehearsal takes what is named; nobody waits for a build that was not asked for.
         let otherwise = if self.simulated().is_some() { Source::Test } else { Source::BuildOrFetch };
-        Ok(pair(boards, |board| match self.previous {
-            true => Source::Previous,
-            false => self.firmware.source(board).unwrap_or_else(|| otherwise.clone()),
+        Ok(pair(boards, |board| {
+            let named = if self.previous { Some(Source::Previous) } else { self.firmware.source(board) };
+            named.unwrap_or_else(|| otherwise.clone())
         }))
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod boards;
 mod build;
+mod builds;
 mod cache;
 mod configuration;
 mod detect;

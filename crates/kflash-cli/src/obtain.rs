@@ -6,18 +6,19 @@
 use kflash::event::Events;
 use kflash::flash::{Flasher, Interrupt, Wanted};
 use kflash::obtain::Obtained;
-use kflash::obtain::build::tree::Tree;
-use kflash::obtain::build::{BuildError, Builder, Order, Outcome};
+use kflash::obtain::build::Order;
 use kflash::system::SystemHost;
 
 use crate::args::Shared;
-use crate::build::cores;
+use crate::builds::{Builds, Built};
 use crate::failure::Failure;
-use crate::firmware::{self, Made, Source, Virtual};
+#[cfg(feature = "sim")]
+use crate::firmware::Virtual;
+use crate::firmware::{self, Made, Source};
 use crate::memory;
-use crate::render::{self, BuildProgress};
+use crate::render;
 use crate::target::Board;
-use crate::tree::{Trees, environment};
+use crate::tree::environment;
 
 /// Obtains firmware.
 #[derive(Clone, Copy)]
@@ -25,6 +26,7 @@ pub struct Obtainer<'a> {
     /// How it is built or fetched.
     pub made: &'a Made,
     /// On virtual boards, which nobody asks for a route.
+    #[cfg(feature = "sim")]
     pub simulated: Option<Virtual<'a>>,
     /// Stops it.
     pub interrupt: &'a Interrupt,
@@ -135,36 +137,32 @@ impl Obtainer<'_> {
         if orders.is_empty() {
             return Ok(supplies);
         }
-        let cache = self.shared.cache()?;
         let config = self.shared.configuration()?.config;
-        let environment = environment();
+        let builds = Builds {
+            config: &config,
+            tree: &self.made.tree,
+            cache: &self.shared.cache()?,
+            environment: &environment(),
+            interrupt: self.interrupt,
+            no_build: false,
+            json: self.shared.json,
+        };
         let can_fetch = self.can_fetch(&config);
-        let mut of_trees: Vec<(Tree, Orders)> = Vec::new();
-        for (at, order, or_fetch) in orders {
-            let printer = boards[at].printer.as_ref();
-            let trees =
-                Trees { config: &config, printer, cache: &cache, environment: &environment, interrupt: self.interrupt };
-            match self.made.tree.look(&trees) {
-                Ok(Some(tree)) => match of_trees.iter_mut().find(|(other, _)| *other == tree) {
-                    Some((_, orders)) => orders.push((at, order, or_fetch)),
-                    None => of_trees.push((tree, vec![(at, order, or_fetch)])),
+        let left: Vec<_> =
+            orders.iter().map(|(at, order, or_fetch)| (*at, order.route.id.clone(), *or_fetch)).collect();
+        let orders = orders.into_iter().map(|(at, order, _)| (boards[at].printer.as_ref(), order)).collect();
+        for ((at, route, or_fetch), built) in left.into_iter().zip(builds.of(orders)) {
+            let instead = or_fetch && can_fetch && built.cannot();
+            supplies[at] = match built {
+                Built::Firmware(firmware) => Ok(Supply::Here(Some(Box::new(firmware.entry.into())))),
+                built => match failure(boards[at], built, or_fetch) {
+                    failure if instead => {
+                        render::note(&format!("{}: {}; it is fetched", boards[at].profile.id, failure.message));
+                        Ok(Supply::Fetch(Some(route)))
+                    }
+                    failure => Err(failure),
                 },
-                Ok(None) if or_fetch && can_fetch => supplies[at] = Ok(Supply::Fetch(Some(order.route.id))),
-                Ok(None) => supplies[at] = Err(nowhere(boards[at], or_fetch)),
-                Err(failure) => supplies[at] = Err(failure),
-            }
-        }
-        let builder = Builder { cache: &cache, environment: &environment, interrupt: self.interrupt, jobs: cores() };
-        for (tree, orders) in of_trees {
-            let places: Vec<_> =
-                orders.iter().map(|(at, order, or_fetch)| (*at, order.route.id.clone(), *or_fetch)).collect();
-            let orders: Vec<_> = orders.into_iter().map(|(_, order, _)| order).collect();
-            let mut progress = BuildProgress::new(self.shared.json);
-            let outcomes = builder.build(&tree, &orders, &mut |event| progress.event(&event));
-            progress.end();
-            for ((at, route, or_fetch), outcome) in places.into_iter().zip(outcomes) {
-                supplies[at] = supply(outcome, route, or_fetch && can_fetch, &boards[at].profile.id.0);
-            }
+            };
         }
         Ok(supplies)
     }
@@ -211,15 +209,12 @@ fn wanted<'a>(board: &'a Board, selectors: &'a [kflash::identify::Selector]) -> 
     Wanted { profile: &board.profile, chip: &board.chip, selectors, may_reset: true }
 }
 
-/// What came of an order; without a toolchain, it is fetched where it may be.
-fn supply(outcome: Outcome, route: String, can_fetch: bool, board: &str) -> Result<Supply, Failure> {
-    match outcome {
-        Ok(firmware) => Ok(Supply::Here(Some(Box::new(firmware.entry.into())))),
-        Err(error) if can_fetch && matches!(*error, BuildError::Toolchain(_)) => {
-            render::note(&format!("{board}: not built: {error}; it is fetched"));
-            Ok(Supply::Fetch(Some(route)))
-        }
-        Err(error) => Err(Failure::from(error.as_ref())),
+/// Why nothing was built for a board.
+fn failure(board: &Board, built: Built, or_fetch: bool) -> Failure {
+    match built {
+        Built::BadTree(failure) => *failure,
+        Built::Failed(error) => Failure::from(error.as_ref()),
+        Built::NoTree | Built::NotCached | Built::Firmware(_) => nowhere(board, or_fetch),
     }
 }
 

@@ -90,8 +90,13 @@ impl Session<'_> {
         let watched = self.runs.iter().map(|(board, _)| (board.name.clone(), board.profile.hands.clone()));
         let watch = Watch::start(watched, screen.clone(), self.simulated.is_some(), json)
             .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
-        let obtainer =
-            Obtainer { made: self.made, simulated: self.simulated, interrupt: &watch.interrupt, shared: self.shared };
+        let obtainer = Obtainer {
+            made: self.made,
+            #[cfg(feature = "sim")]
+            simulated: self.simulated,
+            interrupt: &watch.interrupt,
+            shared: self.shared,
+        };
         let supplies = self.supplies(&obtainer, &screen)?;
 
         let display = self.display(&screen);

@@ -9,9 +9,7 @@ mod survey;
 mod target;
 mod text;
 
-use std::num::NonZero;
 use std::path::PathBuf;
-use std::thread;
 
 use kflash::exit::ExitCode;
 use kflash::identify::Selector;
@@ -124,7 +122,6 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
             environment: &environment,
             interrupt: &interrupt,
             no_build: args.no_build,
-            jobs: thread::available_parallelism().map_or(1, NonZero::get),
         };
         offers.of(survey.subjects(), &asked, &asker)
     };

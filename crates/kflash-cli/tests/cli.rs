@@ -3,6 +3,7 @@
 
 #[test]
 fn commands_print_what_is_written_down() {
-    // Nobody's own configuration.
-    trycmd::TestCases::new().env("XDG_CONFIG_HOME", "/nonexistent").case("tests/cmd/*.trycmd");
+    // Nobody's own configuration, and nobody's own tree.
+    let cases = trycmd::TestCases::new();
+    cases.env("HOME", "/nonexistent").env("XDG_CONFIG_HOME", "/nonexistent").case("tests/cmd/*.trycmd");
 }

@@ -6,7 +6,7 @@ mod fetched;
 
 use std::path::Path;
 
-use kflash::config::{Config, Printer, Source};
+use kflash::config::{Config, Source};
 use kflash::exit::ExitCode;
 use kflash::flash::{FlashError, Heard, Interrupt};
 use kflash::klipper::dictionary::Dictionary;
@@ -58,8 +58,6 @@ pub struct Offers<'a> {
     pub interrupt: &'a Interrupt,
     /// Whether only what the cache holds is offered.
     pub no_build: bool,
-    /// Compilers that run at once.
-    pub jobs: usize,
 }
 
 /// A board of the list, by its place in it, and the route that its firmware is for.
@@ -151,10 +149,5 @@ impl Wanted<'_> {
         let set = configured.map(|(_, board)| board.symbols.clone()).unwrap_or_default().into_iter().collect();
         let order = Order::new(profile.clone(), chip.clone(), Some(&self.route), set);
         order.map_err(|error| NoOffer { why: error.summary(), exit: error.exit() })
-    }
-
-    /// The printer that it is part of.
-    fn printer(&self) -> Option<&Printer> {
-        self.target.configured.map(|(printer, _)| printer)
     }
 }

@@ -5,7 +5,7 @@ use kflash::obtain::fetch::{Believed, FetchError, Fetcher, Wanted as Listed};
 
 use super::{NoOffer, Offer, Offered, Offers, Wanted};
 use crate::fetch::{Means, MeansArgs};
-use crate::render::Display;
+use crate::render::{Display, Screen};
 
 impl Offers<'_> {
     /// What the index has for these boards.
@@ -18,7 +18,8 @@ impl Offers<'_> {
             Ok(means) => means,
             Err(failure) => return every(wanted, &NoOffer::from(failure)),
         };
-        let (display, clock) = (Display::new(self.shared.json, std::iter::empty()), SystemClock::new());
+        let (display, clock) =
+            (Display::new(self.shared.json, std::iter::empty(), Screen::default()), SystemClock::new());
         let mut progress = display.board(None);
         let Means { net, source } = &means;
         let fetcher = Fetcher { net, cache: self.cache, clock: &clock, interrupt: self.interrupt };
