@@ -15,7 +15,7 @@ use kflash::obtain::build::{BuildError, Builder, Order, kconfig};
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::render::{self, BuildProgress};
+use crate::render::{self, BuildProgress, Screen};
 use crate::signal;
 use crate::target::find_board;
 use crate::tree::{TreeArgs, Trees, environment, printer_of};
@@ -93,7 +93,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     if args.menuconfig {
         return menuconfig(&builder, &tree, &orders, args);
     }
-    let mut progress = BuildProgress::new(shared.json);
+    let mut progress = BuildProgress::new(shared.json, &Screen::default());
     let outcomes = builder.build(&tree, &orders, &mut |event| progress.event(&event));
     progress.end();
     let written = match &args.out {

@@ -11,7 +11,7 @@ use kflash::obtain::cache::Cache;
 
 use crate::build::cores;
 use crate::failure::Failure;
-use crate::render::BuildProgress;
+use crate::render::{BuildProgress, Screen};
 use crate::tree::{HOST, TreeArgs, Trees};
 
 /// What builds take.
@@ -31,6 +31,8 @@ pub struct Builds<'a> {
     pub no_build: bool,
     /// Whether progress is JSON.
     pub json: bool,
+    /// Where else it is shown.
+    pub screen: &'a Screen,
 }
 
 /// What came of an order.
@@ -99,7 +101,7 @@ impl Builds<'_> {
             let built = |firmware: Option<_>| firmware.map_or(Built::NotCached, |it| Built::Firmware(Box::new(it)));
             return cached.map(|outcome| outcome.map_or_else(Built::Failed, built)).collect();
         }
-        let mut progress = BuildProgress::new(self.json);
+        let mut progress = BuildProgress::new(self.json, self.screen);
         let outcomes = builder.build(&tree, orders, &mut |event| progress.event(&event));
         progress.end();
         let built = |firmware| Built::Firmware(Box::new(firmware));

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::firmware::Virtual;
 use crate::firmware::{self, Made, Source};
 use crate::memory;
-use crate::render;
+use crate::render::{self, Screen};
 use crate::target::Board;
 use crate::tree::environment;
 
@@ -120,6 +120,7 @@ impl Obtainer<'_> {
         &self,
         boards: &[&Board],
         ordered: Vec<Result<Ordered, Failure>>,
+        screen: &Screen,
     ) -> Result<Vec<Result<Supply, Failure>>, Failure> {
         let mut supplies = Vec::new();
         let mut orders = Orders::new();
@@ -146,6 +147,7 @@ impl Obtainer<'_> {
             interrupt: self.interrupt,
             no_build: false,
             json: self.shared.json,
+            screen,
         };
         let can_fetch = self.can_fetch(&config);
         let left: Vec<_> =

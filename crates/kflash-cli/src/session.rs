@@ -163,7 +163,7 @@ impl Session<'_> {
         });
         screen.clear();
         let boards: Vec<_> = self.runs.iter().map(|(board, _)| board).collect();
-        let supplies = obtainer.build(&boards, ordered)?;
+        let supplies = obtainer.build(&boards, ordered, screen)?;
         Ok(supplies.into_iter().map(|supply| self.caught(|| supply)).collect())
     }
 

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kflash::board::BoardId;
 use kflash::obtain::build::BuildEvent;
 
+use super::screen::{Screen, Standing};
 use super::{print, printable};
 
 /// A board's line on the terminal.
@@ -28,11 +29,11 @@ pub enum BuildProgress {
 }
 
 impl BuildProgress {
-    /// The renderer that fits.
-    pub fn new(json: bool) -> Self {
+    /// The renderer that fits. `screen` is told what stands there.
+    pub fn new(json: bool, screen: &Screen) -> Self {
         match json {
             true => Self::Json,
-            false if io::stderr().is_terminal() => Self::Bars(Bars::new(ProgressDrawTarget::stderr())),
+            false if io::stderr().is_terminal() => Self::Bars(Bars::new(ProgressDrawTarget::stderr(), screen)),
             false => Self::Plain(Plain::new(io::stderr())),
         }
     }
@@ -49,7 +50,7 @@ impl BuildProgress {
     /// Takes the bars away.
     pub fn end(&mut self) {
         if let Self::Bars(bars) = self {
-            let _ = bars.all.clear();
+            bars.screen.clear();
         }
     }
 }
@@ -58,11 +59,14 @@ impl BuildProgress {
 pub struct Bars {
     all: MultiProgress,
     running: BTreeMap<BoardId, ProgressBar>,
+    screen: Screen,
 }
 
 impl Bars {
-    fn new(target: ProgressDrawTarget) -> Self {
-        Self { all: MultiProgress::with_draw_target(target), running: BTreeMap::new() }
+    fn new(target: ProgressDrawTarget, screen: &Screen) -> Self {
+        let all = MultiProgress::with_draw_target(target);
+        screen.set(Standing::Lines(all.clone()));
+        Self { all, running: BTreeMap::new(), screen: screen.clone() }
     }
 
     fn event(&mut self, event: &BuildEvent) {

@@ -2,6 +2,7 @@
 
 use super::{NoOffer, Offer, Offered, Offers, Wanted};
 use crate::builds::{Builds, Built};
+use crate::render::Screen;
 
 /// What came of building.
 pub(super) enum Build {
@@ -32,6 +33,7 @@ impl Offers<'_> {
             interrupt: self.interrupt,
             no_build: self.no_build,
             json: self.shared.json,
+            screen: &Screen::default(),
         };
         builds.extend(ordered.into_iter().zip(of.of(orders).into_iter().map(|built| self.offer(built))));
         builds
