@@ -27,7 +27,7 @@ impl Gate {
                 board.moonrakers.clear();
             }
             if let Some(url) = &self.moonraker {
-                let moonraker = config::Moonraker { url: url.clone(), api_key: None, api_key_file: None };
+                let moonraker = config::Moonraker { url: url.clone(), api_key: None, api_key_file: None, ca: None };
                 board.moonrakers = vec![("the printer".to_owned(), moonraker)];
             }
         }

@@ -36,9 +36,11 @@ fn problems(config: &Config) -> Vec<String> {
     for printer in &config.printers {
         let name = &printer.name;
         problems.extend(printer.klipper.iter().filter_map(|of| tree(&format!("printers.{name}.klipper"), of)));
-        let key = printer.moonraker.as_ref().and_then(|moonraker| moonraker.api_key_file.as_ref());
-        if let Some(file) = key.filter(|file| !file.is_file()) {
-            problems.push(format!("printers.{name}.moonraker.api-key-file: {} is no file", file.display()));
+        let files = printer.moonraker.iter().flat_map(|of| [("api-key-file", &of.api_key_file), ("ca", &of.ca)]);
+        for (key, file) in files {
+            if let Some(file) = file.as_ref().filter(|file| !file.is_file()) {
+                problems.push(format!("printers.{name}.moonraker.{key}: {} is no file", file.display()));
+            }
         }
         let of_boards = printer.boards.iter().filter_map(board);
         problems.extend(of_boards.map(|(board, problem)| format!("printers.{name}.boards.{board}: {problem}")));

@@ -85,6 +85,9 @@ fn moonraker(moonraker: &mut Moonraker, key: &str, base: Base<'_>) -> Result<(),
         }
         *file = base.path(&format!("{key}.api-key-file"), file)?;
     }
+    if let Some(file) = &mut moonraker.ca {
+        *file = base.path(&format!("{key}.ca"), file)?;
+    }
     Ok(())
 }
 

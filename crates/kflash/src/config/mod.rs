@@ -71,6 +71,8 @@ pub struct Moonraker {
     pub api_key: Option<ApiKey>,
     /// A file that holds the API key and nothing else.
     pub api_key_file: Option<PathBuf>,
+    /// A PEM file of certificate authorities to trust instead of the usual ones, where the address is an https:// one.
+    pub ca: Option<PathBuf>,
 }
 
 /// A secret: never printed.

@@ -8,11 +8,13 @@ mod mcu;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+#[cfg(feature = "fetch")]
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Error};
 
 use self::answer::{Failed, Objects, PrinterInfo, Reply, ServerInfo, Status};
@@ -33,6 +35,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 const LARGEST_ANSWER: u64 = 1 << 20;
 /// Bytes of a key's file.
 const LARGEST_KEY: u64 = 4096;
+/// Bytes of a file of authorities: what a system trusts has 200 KiB.
+#[cfg(feature = "fetch")]
+const LARGEST_CA: u64 = 4 << 20;
 /// Characters kept of names and messages.
 const LONGEST_TEXT: usize = 200;
 
@@ -80,6 +85,14 @@ pub enum MoonrakerError {
         file: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+    /// The file with the authorities that are trusted cannot be read, or holds none.
+    #[error("cannot read certificate authorities in {}: {problem}", file.display())]
+    CaFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// No request can be made of the address.
     #[error("{url} is no address of a Moonraker: {problem}")]
@@ -140,7 +153,7 @@ pub enum MoonrakerError {
 impl Client {
     /// The Moonraker that a configuration names. Reads the file of its key; sends nothing.
     pub fn new(config: &config::Moonraker) -> Result<Self, MoonrakerError> {
-        let agent = Agent::config_builder()
+        let builder = Agent::config_builder()
             // A printer is in the neighbourhood, not behind the proxy of the environment.
             .proxy(None)
             .http_status_as_error(false)
@@ -151,9 +164,10 @@ impl Client {
             .max_idle_connections(0)
             .timeout_global(Some(PATIENCE))
             .timeout_connect(Some(CONNECT))
-            .user_agent(concat!("kflash/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+            .user_agent(concat!("kflash/", env!("CARGO_PKG_VERSION")));
+        #[cfg(feature = "fetch")]
+        let builder = builder.tls_config(TlsConfig::builder().root_certs(roots(config)?).build());
+        let agent = builder.build().new_agent();
         let key = match (&config.api_key, &config.api_key_file) {
             (Some(key), _) => Some(key.clone()),
             (None, Some(file)) => {
@@ -268,7 +282,7 @@ impl MoonrakerError {
     /// The exit code: nobody who answers is asked again later, what is configured wrongly is not.
     pub fn exit(&self) -> ExitCode {
         match self {
-            Self::Address { .. } | Self::Malformed { .. } => ExitCode::Usage,
+            Self::Address { .. } | Self::CaFile { .. } | Self::Malformed { .. } => ExitCode::Usage,
             Self::KeyFile { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => ExitCode::Usage,
             Self::KeyFile { .. } | Self::Unauthorised { .. } => ExitCode::Denied,
             Self::Tls { .. } => ExitCode::Refused,
@@ -291,14 +305,28 @@ fn activity(status: Status) -> Activity {
     }
 }
 
-fn read_key(file: &PathBuf) -> io::Result<ApiKey> {
+/// Whose certificates are believed.
+#[cfg(feature = "fetch")]
+fn roots(config: &config::Moonraker) -> Result<RootCerts, MoonrakerError> {
+    let Some(file) = &config.ca else { return Ok(RootCerts::WebPki) };
+    let wrong =
+        |problem: &dyn std::fmt::Display| MoonrakerError::CaFile { file: file.clone(), problem: problem.to_string() };
+    let pem = read(file, LARGEST_CA).map_err(|error| wrong(&error))?;
+    Ok(RootCerts::from(crate::obtain::fetch::certificates(pem.as_bytes()).map_err(|error| wrong(&error))?))
+}
+
+fn read_key(file: &Path) -> io::Result<ApiKey> {
+    // What is in it is not shown.
+    ApiKey::new(&read(file, LARGEST_KEY)?).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no key"))
+}
+
+fn read(file: &Path, most: u64) -> io::Result<String> {
     if !std::fs::metadata(file)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }
     let mut text = String::new();
-    File::open(file)?.take(LARGEST_KEY).read_to_string(&mut text)?;
-    // What is in it is not shown.
-    ApiKey::new(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no key"))
+    File::open(file)?.take(most).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn cut(text: String) -> String {

@@ -65,7 +65,7 @@ fn head(stream: &TcpStream) -> String {
 
 fn client(url: String, key: Option<&str>) -> Client {
     let key = key.and_then(ApiKey::new);
-    Client::new(&config::Moonraker { url, api_key: key, api_key_file: None }).unwrap()
+    Client::new(&config::Moonraker { url, api_key: key, api_key_file: None, ca: None }).unwrap()
 }
 
 fn job(file: &str) -> Job {
@@ -221,8 +221,12 @@ fn whatever_a_server_says_is_bounded() {
 fn a_key_comes_from_its_file_and_is_shown_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
-    let config =
-        config::Moonraker { url: "http://127.0.0.1:1".into(), api_key: None, api_key_file: Some(file.clone()) };
+    let config = config::Moonraker {
+        url: "http://127.0.0.1:1".into(),
+        api_key: None,
+        api_key_file: Some(file.clone()),
+        ca: None,
+    };
     let error = Client::new(&config).unwrap_err();
     assert!(error.to_string().ends_with("No such file or directory (os error 2)"), "{error}");
     std::fs::write(&file, "two 5ec4e7 words\n").unwrap();

@@ -22,6 +22,8 @@ use self::download::{Download, Known};
 pub use self::error::FetchError;
 pub use self::index::{Entry, FORMAT, Index, IndexError, MAX_INDEX, NotListed, Wanted};
 pub use self::location::{Location, LocationError, Url};
+#[cfg(feature = "moonraker")]
+pub(crate) use self::net::certificates;
 pub use self::net::{CaError, Net, Patience};
 pub use self::proxy::{Proxies, ProxyError};
 pub use self::secret::{SecretError, SecretFile, Signer};

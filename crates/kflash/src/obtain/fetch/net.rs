@@ -206,7 +206,8 @@ fn failed(url: &Url, error: ureq::Error) -> Failed {
     }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, CaError> {
+/// The certificates in a text in PEM form.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, CaError> {
     let mut found = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
         if let PemItem::Certificate(certificate) = item.map_err(|_| CaError)? {
