@@ -28,8 +28,8 @@ pub struct Lease {
     pub holder: Option<Holder>,
     /// What is owed.
     pub debt: Option<Debt>,
-    /// The firmware that was last seen running.
-    pub confirmed: Option<Confirmed>,
+    /// The firmware that was last seen running, by Klipper's name of the micro-controller.
+    pub confirmed: BTreeMap<String, Confirmed>,
     /// What the last run came to.
     pub result: Option<Summary>,
     /// The workload that was last stopped, or is named by the manifest.
@@ -85,6 +85,15 @@ pub struct Debt {
     pub replicas: i32,
 }
 
+/// How a flash ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Klipper's name of the micro-controller.
+    pub mcu: String,
+    /// What it came to.
+    pub summary: Summary,
+}
+
 /// A Lease that says what nobody understands: whoever changed it by hand has to put it right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Lease {lease} is not to be understood: {problem}")]
@@ -130,7 +139,7 @@ impl Lease {
                 .map_or(DURATION, Duration::from_secs),
         });
         // These two only save work or inform: what is not understood is not there.
-        let confirmed = get(annotation::CONFIRMED).and_then(parsed);
+        let confirmed = get(annotation::CONFIRMED).and_then(parsed).unwrap_or_default();
         let result = get(annotation::RESULT).and_then(parsed);
         Ok(Self { object, holder, debt, confirmed, result, workload })
     }
@@ -145,8 +154,8 @@ impl Lease {
         self.holder.as_ref().is_some_and(|holder| holder.uid == who.uid)
     }
 
-    /// This Lease held by `who` from `now` on, owing `debt`.
-    fn held(&self, who: &Identity, now: Timestamp, debt: &Debt) -> kubernetes::Lease {
+    /// This Lease held by `who` from `now` on, owing `debt`, while the micro-controller `flashed` may change.
+    fn held(&self, who: &Identity, now: Timestamp, debt: &Debt, flashed: Option<&str>) -> kubernetes::Lease {
         let mut object = self.object.clone();
         let ours = self.is_held_by(who);
         let spec = object.spec.get_or_insert_default();
@@ -161,22 +170,27 @@ impl Lease {
         annotations.insert(annotation::JOB.into(), who.job.clone());
         annotations.insert(annotation::WORKLOAD.into(), debt.workload.to_string());
         annotations.insert(annotation::RESTORE_REPLICAS.into(), debt.replicas.to_string());
-        // What runs on the board is not known again before the end.
-        annotations.remove(annotation::CONFIRMED);
+        if let Some(mcu) = flashed.filter(|mcu| self.confirmed.contains_key(*mcu)) {
+            let mut confirmed = self.confirmed.clone();
+            confirmed.remove(mcu);
+            insert_json(annotations, annotation::CONFIRMED, &confirmed);
+        }
         object
     }
 
     /// This Lease held by nobody and owing nothing, with what the run came to.
-    fn released(&self, now: Timestamp, summary: Option<&Summary>) -> kubernetes::Lease {
+    fn released(&self, now: Timestamp, end: Option<&End>) -> kubernetes::Lease {
         let mut object = self.object.clone();
         let spec = object.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.renew_time = Some(MicroTime(now));
         let annotations = object.metadata.annotations.get_or_insert_default();
         annotations.remove(annotation::RESTORE_REPLICAS);
-        if let Some(summary) = summary {
+        if let Some(End { mcu, summary }) = end {
             insert_json(annotations, annotation::RESULT, summary);
-            if let Some(confirmed) = summary.confirmed() {
+            if let Some(runs) = summary.confirmed() {
+                let mut confirmed = self.confirmed.clone();
+                confirmed.insert(mcu.clone(), runs);
                 insert_json(annotations, annotation::CONFIRMED, &confirmed);
             }
         }
@@ -217,26 +231,27 @@ impl Cluster {
         Ok(Lease::of(object)?)
     }
 
-    /// Makes `who` the holder of `lease` from now on, owing `debt`, in one write. [`ApiError::Conflict`] where it
-    /// changed since it was read.
+    /// Makes `who` the holder of `lease` from now on, owing `debt`, in one write; what the micro-controller `flashed` runs
+    /// is not known from then on. [`ApiError::Conflict`] where the Lease changed since it was read.
     pub async fn hold(
         &self,
         lease: &Lease,
         who: &Identity,
         debt: &Debt,
+        flashed: Option<&str>,
         patience: &Patience<'_>,
     ) -> Result<Lease, LeaseFailure> {
-        self.put(lease.held(who, self.now(), debt), patience).await
+        self.put(lease.held(who, self.now(), debt, flashed), patience).await
     }
 
     /// Makes `lease` nobody's, owing nothing.
     pub async fn release(
         &self,
         lease: &Lease,
-        summary: Option<&Summary>,
+        end: Option<&End>,
         patience: &Patience<'_>,
     ) -> Result<Lease, LeaseFailure> {
-        self.put(lease.released(self.now(), summary), patience).await
+        self.put(lease.released(self.now(), end), patience).await
     }
 
     async fn put(&self, object: kubernetes::Lease, patience: &Patience<'_>) -> Result<Lease, LeaseFailure> {

@@ -9,6 +9,7 @@ pub mod events;
 pub mod gate;
 pub mod lease;
 pub mod pods;
+pub mod printer;
 pub mod quiesce;
 pub mod restore;
 pub mod status;

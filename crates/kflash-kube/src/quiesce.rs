@@ -1,15 +1,17 @@
 //! The sidecar: stops Klipper for the flash beside it, and gives it back when that has ended.
 
+use std::mem;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kflash::cluster::{Gate, HandoverError, Outcome, Summary, Workload, file};
 use kflash::exit::ExitCode;
+use kflash::moonraker::Activity;
 use tokio::time::{self, Instant};
 
 use crate::api::{ApiError, Cluster, Patience};
-use crate::gate::{self, Answer, Klippy, Printer, Shut};
-use crate::lease::{Debt, Identity, Lease, LeaseFailure, RENEWAL};
+use crate::gate::{self, Answer, Printer, Shut};
+use crate::lease::{Debt, End, Identity, Lease, LeaseFailure, RENEWAL};
 use crate::pods::WaitError;
 use crate::restore::Standing;
 use crate::step::Step;
@@ -19,6 +21,8 @@ use crate::stop::Stop;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at a gate that is shut, or at a Lease that is held.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often it is said that it still waits.
+const WAITING: Duration = Duration::from_secs(1200);
 /// How often it is looked whether somebody scaled Klipper up.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -33,6 +37,8 @@ pub struct Order {
     pub who: Identity,
     /// The directory that is shared with the container that flashes.
     pub shared: PathBuf,
+    /// Klipper's name of the micro-controller that is flashed: `mcu`, `mcu EBB`.
+    pub mcu: String,
     /// The image that will be flashed, where it is known already; or why it cannot be.
     pub image: Option<Result<Wanted, String>>,
     /// For how long to wait for a gate that is shut.
@@ -50,8 +56,6 @@ pub struct Wanted {
     pub sha256: String,
     /// The version in it.
     pub version: String,
-    /// Klipper's name of the micro-controller: `mcu`.
-    pub mcu: String,
 }
 
 /// A sidecar at work.
@@ -68,6 +72,13 @@ pub struct Sidecar<'a, P> {
     pub steps: &'a (dyn Fn(Step) + Sync),
 }
 
+/// What was told of already, so that hours of waiting are no hundreds of Events.
+#[derive(Default)]
+struct Told {
+    taken_over: bool,
+    waiting: Option<Instant>,
+}
+
 /// Why Klipper was not stopped.
 enum NotStopped {
     /// Asked to end before.
@@ -82,8 +93,9 @@ impl<P: Printer> Sidecar<'_, P> {
     /// Does it all, until it is asked to stop and Klipper is back. Requests are made again for as long as it takes once
     /// Klipper is stopped: only then the caller may give up, and the Lease says what is owed.
     pub async fn run(&self) -> Result<(), LeaseFailure> {
-        let summary = match self.open_gate().await {
-            Ok(summary) => summary,
+        let mcu = &self.order.mcu;
+        let end = match self.open_gate().await {
+            Ok(summary) => summary.map(|summary| End { mcu: mcu.clone(), summary }),
             Err(error) => {
                 // Nobody can be told, so nothing may stay stopped. The probe never succeeds, which ends the Job.
                 (self.steps)(Step::Refused { exit: ExitCode::Internal, reason: error.to_string() });
@@ -92,8 +104,8 @@ impl<P: Printer> Sidecar<'_, P> {
                 None
             }
         };
-        self.cluster.let_go(&self.order.lease, &self.order.who, summary.as_ref(), &self.endless()).await?;
-        if let Some(summary) = summary {
+        self.cluster.let_go(&self.order.lease, &self.order.who, end.as_ref(), &self.endless()).await?;
+        if let Some(End { summary, .. }) = end {
             (self.steps)(Step::Ended { summary });
         }
         Ok(())
@@ -145,24 +157,28 @@ impl<P: Printer> Sidecar<'_, P> {
         let patience = Patience { stop: Some(self.stop), ..self.endless() };
         match self.cluster.lease(&self.order.lease, &patience).await {
             Ok(lease) => lease.is_held_by(&self.order.who) && lease.debt.is_some(),
-            Err(_) => false,
+            // The flash has ended before we could look: its result counts.
+            Err(error) => matches!(error, LeaseFailure::Api(ApiError::Stopped { .. })),
         }
     }
 
     /// Takes the Lease and scales Klipper to nothing.
     async fn stop_klipper(&self) -> Result<(), NotStopped> {
         let deadline = Instant::now() + self.order.wait;
-        let mut told = None;
+        let mut told = Told::default();
         let debt = loop {
             match self.take(&mut told).await {
                 Ok(debt) => break debt,
                 Err(Taking::Changed) => {}
                 Err(Taking::Not(why)) => return Err(why),
                 Err(Taking::Shut(shut)) => {
-                    if !shut.waits || Instant::now() >= deadline {
+                    if !shut.waits() || Instant::now() >= deadline {
                         return Err(NotStopped::Refused { exit: shut.exit, reason: shut.reason });
                     }
-                    self.tell(&mut told, Step::Waiting { reason: shut.reason });
+                    if told.waiting.is_none_or(|at| at.elapsed() >= WAITING) {
+                        (self.steps)(Step::Waiting { reason: shut.reason });
+                        told.waiting = Some(Instant::now());
+                    }
                     let patience = Patience { until: None, ..self.bounded() };
                     if !patience.pause(AGAIN.min(deadline - Instant::now())).await {
                         return Err(NotStopped::Asked);
@@ -178,14 +194,14 @@ impl<P: Printer> Sidecar<'_, P> {
 
     /// Takes the Lease, with what is owed from now on; asks the gate before, unless Klipper is down already for a flash
     /// that died.
-    async fn take(&self, told: &mut Option<Step>) -> Result<Debt, Taking> {
-        let Order { who, workload, .. } = self.order;
+    async fn take(&self, told: &mut Told) -> Result<Debt, Taking> {
+        let Order { who, workload, mcu, .. } = self.order;
         let patience = self.bounded();
         let lease = self.cluster.lease(&self.order.lease, &patience).await?;
         let from = match self.cluster.standing(&lease, who, &patience).await? {
             Standing::Held(by) => {
                 let reason = format!("Lease {} is held by {by}", self.order.lease);
-                return Err(Taking::Shut(Shut { exit: ExitCode::Busy, reason, waits: true }));
+                return Err(Taking::Shut(Shut { exit: ExitCode::Busy, reason }));
             }
             Standing::Ours => "an earlier pod of this Job".to_owned(),
             Standing::Dead(by) => by,
@@ -198,18 +214,20 @@ impl<P: Printer> Sidecar<'_, P> {
             }
             let scale = self.cluster.scale(workload, &patience).await?;
             let answer = self.ask(&scale.selector).await?;
-            self.is_current(&lease, &answer)?;
+            if let Some(wanted) = self.current(&lease, &answer).await {
+                return Err(Taking::Not(NotStopped::AlreadyCurrent(wanted)));
+            }
             // Waiting for an answer takes time: what is recorded has to be what is there now.
             let replicas = self.cluster.scale(workload, &patience).await?.replicas;
             let debt = Debt { workload: workload.clone(), replicas };
-            self.cluster.hold(&lease, who, &debt, &patience).await?;
+            self.cluster.hold(&lease, who, &debt, Some(mcu), &patience).await?;
             return Ok(debt);
         };
         // The debt comes before any gate: once the Lease is ours, whatever happens next pays it.
-        let lease = self.cluster.hold(&lease, who, &owed, &patience).await?;
+        let lease = self.cluster.hold(&lease, who, &owed, Some(mcu), &patience).await?;
         let Debt { workload: of, replicas } = owed.clone();
-        if told.is_none() {
-            self.tell(told, Step::TakenOver { from, workload: of, replicas });
+        if !mem::replace(&mut told.taken_over, true) {
+            (self.steps)(Step::TakenOver { from, workload: of, replicas });
         }
         if owed.workload != *workload {
             self.cluster.pay(&owed, &patience).await?;
@@ -226,35 +244,25 @@ impl<P: Printer> Sidecar<'_, P> {
 
     /// Asks the gate; the answer of one that is open.
     async fn ask(&self, selector: &str) -> Result<Answer, Taking> {
-        let answer = self.printer.ask().await;
+        let answer = self.printer.activity().await;
         let pods = match answer {
-            Answer::State(_) => Vec::new(),
-            Answer::Unreachable(_) | Answer::Denied(_) => self.cluster.pods(selector, &self.bounded()).await?,
+            Answer::Does(_) => Vec::new(),
+            Answer::Silent { .. } => self.cluster.pods(selector, &self.bounded()).await?,
         };
         let ready = pods.iter().find(|pod| pod.ready).map(|pod| pod.name.as_str());
         gate::gate(&answer, ready, self.order.trusting).map_err(Taking::Shut)?;
         Ok(answer)
     }
 
-    /// Tells of a step that was not told of last.
-    fn tell(&self, told: &mut Option<Step>, step: Step) {
-        if told.as_ref() != Some(&step) {
-            (self.steps)(step.clone());
-            *told = Some(step);
+    /// The image, where the board runs it already, by the word of the Lease and of Moonraker both.
+    async fn current(&self, lease: &Lease, answer: &Answer) -> Option<Wanted> {
+        let Some(Ok(wanted)) = &self.order.image else { return None };
+        let ready = matches!(answer, Answer::Does(Activity::Idle { klipper }) if klipper == "ready");
+        if !ready || lease.confirmed.get(&self.order.mcu)?.sha256 != wanted.sha256 {
+            return None;
         }
-    }
-
-    /// An error where the board runs the image by the word of the Lease and of Moonraker both.
-    fn is_current(&self, lease: &Lease, answer: &Answer) -> Result<(), Taking> {
-        let (Some(Ok(wanted)), Some(confirmed), Answer::State(state)) = (&self.order.image, &lease.confirmed, answer)
-        else {
-            return Ok(());
-        };
-        let runs = state.mcus.get(&wanted.mcu).is_some_and(|version| *version == wanted.version);
-        if runs && state.klippy == Klippy::Ready && confirmed.sha256 == wanted.sha256 {
-            return Err(Taking::Not(NotStopped::AlreadyCurrent(wanted.clone())));
-        }
-        Ok(())
+        let runs = self.printer.firmware(&self.order.mcu).await?;
+        (runs == wanted.version).then(|| wanted.clone())
     }
 
     async fn scale_down(&self, debt: &Debt) -> Result<(), NotStopped> {
@@ -348,7 +356,7 @@ impl<P: Printer> Sidecar<'_, P> {
                 (self.steps)(Step::LeaseLost { by });
                 return;
             };
-            match self.cluster.hold(&lease, who, &debt, &patience).await {
+            match self.cluster.hold(&lease, who, &debt, None, &patience).await {
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
                 _ => return,
             }

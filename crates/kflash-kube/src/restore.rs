@@ -1,10 +1,9 @@
 //! Paying what is owed: the replicas that Klipper's workload had.
 
-use kflash::cluster::Summary;
 use kflash::exit::ExitCode;
 
 use crate::api::{ApiError, Cluster, Patience};
-use crate::lease::{Debt, Identity, Lease, LeaseFailure};
+use crate::lease::{Debt, End, Identity, Lease, LeaseFailure};
 use crate::step::Step;
 
 /// Whether a Lease can be taken.
@@ -69,7 +68,7 @@ impl Cluster {
         &self,
         name: &str,
         who: &Identity,
-        summary: Option<&Summary>,
+        end: Option<&End>,
         patience: &Patience<'_>,
     ) -> Result<bool, LeaseFailure> {
         let mut paid = false;
@@ -85,7 +84,7 @@ impl Cluster {
                 self.pay(debt, patience).await?;
             }
             paid = true;
-            match self.release(&lease, summary, patience).await {
+            match self.release(&lease, end, patience).await {
                 Ok(_) => return Ok(true),
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
                 Err(error) => return Err(error),
@@ -112,7 +111,7 @@ impl Cluster {
                 }
             };
             // Taken first: a Job that takes it over at this moment must not be scaled up under its hands.
-            match self.hold(&lease, who, &debt, patience).await {
+            match self.hold(&lease, who, &debt, None, patience).await {
                 Ok(_) => {}
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => continue,
                 Err(error) => return Err(error.into()),

@@ -1,5 +1,7 @@
 //! What a printer's Lease and workload say, for a person.
 
+use std::collections::BTreeMap;
+
 use kflash::cluster::{Confirmed, Summary, Workload};
 use serde::Serialize;
 
@@ -22,8 +24,8 @@ pub struct Status {
     pub replicas: Option<i32>,
     /// How many it is owed.
     pub owed: Option<i32>,
-    /// The firmware that was last seen running.
-    pub confirmed: Option<Confirmed>,
+    /// The firmware that was last seen running, by Klipper's name of the micro-controller.
+    pub confirmed: BTreeMap<String, Confirmed>,
     /// What the last run came to.
     pub result: Option<Summary>,
 }

@@ -36,7 +36,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Quiesce(quiesce::Args),
+    Quiesce(Box<quiesce::Args>),
     Probe(probe::Args),
     Restore(restore::Args),
     Status(status::Args),

@@ -9,7 +9,7 @@ use super::Failure;
 
 /// Prints a result, without a line end of its own.
 pub fn result(text: &str) {
-    print!("{text}");
+    print!("{}", printable(text));
 }
 
 /// Prints a result as a line of JSON.

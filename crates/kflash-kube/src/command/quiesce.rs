@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::value_parser;
 use kflash::cluster::{Gate, Workload, file};
 use kflash::exit::ExitCode;
 use kflash::obtain;
 use kflash_kube::events;
-use kflash_kube::gate::{Answer, Printer};
 use kflash_kube::lease::Identity;
+use kflash_kube::printer;
 use kflash_kube::quiesce::{Order, Sidecar, Wanted};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
@@ -30,19 +32,28 @@ const LAST_EVENTS: Duration = Duration::from_secs(2);
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The printer's Lease
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     lease: String,
     /// What runs Klipper: deployment/NAME or statefulset/NAME
     #[arg(long, value_name = "KIND/NAME")]
     workload: Workload,
+    /// Where Moonraker is asked whether the printer prints: http://NAME:7125
+    #[arg(long, value_name = "URL")]
+    moonraker: Option<String>,
+    /// File that holds Moonraker's API key
+    #[arg(long, value_name = "FILE", requires = "moonraker")]
+    moonraker_key_file: Option<PathBuf>,
+    /// PEM file of the certificate authorities to trust, where Moonraker's address is an https:// one
+    #[arg(long, value_name = "FILE", requires = "moonraker")]
+    moonraker_ca: Option<PathBuf>,
     /// UID of this Job: the pod's label batch.kubernetes.io/controller-uid
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", value_parser = NonEmptyStringValueParser::new())]
     job_uid: String,
     /// Name of this Job: the pod's label batch.kubernetes.io/job-name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     job: String,
     /// Name of this pod
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pod: String,
     /// Directory that is shared with the container that flashes
     #[arg(long, value_name = "DIR")]
@@ -54,10 +65,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "mcu")]
     mcu: String,
     /// Seconds to wait for a print to end, or for another flash, instead of refusing
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
     wait: u64,
     /// Seconds that Klipper's pods may take to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = value_parser!(u64).range(1..=3600))]
     stop_timeout: u64,
     /// Take a Moonraker that does not answer for a printer that does nothing
     #[arg(long)]
@@ -87,11 +98,17 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         workload: args.workload.clone(),
         who: who.clone(),
         shared: args.shared.clone(),
-        image: args.firmware.as_deref().map(|path| wanted(path, &args.mcu)),
+        mcu: args.mcu.clone(),
+        image: args.firmware.as_deref().map(wanted),
         wait: Duration::from_secs(args.wait),
         end: Duration::from_secs(args.stop_timeout),
         trusting: args.trust_silence,
     };
+    let printer = printer::Moonraker::new(
+        args.moonraker.as_deref(),
+        args.moonraker_key_file.as_deref(),
+        args.moonraker_ca.as_deref(),
+    );
     let (stopper, stop) = stop::channel();
     let (recorder, writer) = events::channel();
     let writing = {
@@ -103,7 +120,7 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
             print::step(&step, cli.json);
             recorder.record(&step);
         };
-        let sidecar = Sidecar { cluster: &cluster, printer: &Unasked, order: &order, stop: &stop, steps: &steps };
+        let sidecar = Sidecar { cluster: &cluster, printer: &printer, order: &order, stop: &stop, steps: &steps };
         let twice = async {
             asked().await;
             stopper.request();
@@ -124,18 +141,9 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A printer without a Moonraker to ask.
-struct Unasked;
-
-impl Printer for Unasked {
-    async fn ask(&self) -> Answer {
-        Answer::Unreachable("no Moonraker was named".into())
-    }
-}
-
-/// What the image at `path` makes of the board's micro-controller `mcu`.
-fn wanted(path: &Path, mcu: &str) -> Result<Wanted, String> {
+/// What the image at `path` makes of a board.
+fn wanted(path: &Path) -> Result<Wanted, String> {
     let image = obtain::file(path).map_err(|error| error.to_string())?.image;
     let dictionary = image.dictionary.ok_or_else(|| format!("{}: it holds no data dictionary", path.display()))?;
-    Ok(Wanted { sha256: image.sha256, version: dictionary.version, mcu: mcu.to_owned() })
+    Ok(Wanted { sha256: image.sha256, version: dictionary.version })
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use kflash::exit::ExitCode;
 use kflash_kube::api::Patience;
 use kflash_kube::lease::Identity;
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
   kubectl kflash restore -n printers --lease kflash-voron")]
 pub struct Args {
     /// The printer's Lease
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     lease: String,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use kflash::exit::ExitCode;
 use kflash_kube::api::Patience;
 use kflash_kube::status::Status;
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
   kubectl kflash status --lease kflash-voron")]
 pub struct Args {
     /// The printer's Lease
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     lease: String,
 }
 
@@ -59,8 +60,8 @@ fn text(status: &Status) -> String {
         (None, _, _) => "nothing".to_owned(),
     };
     entry("owed", &owed);
-    if let Some(confirmed) = &status.confirmed {
-        entry("firmware", &format!("{}, image {}", confirmed.version, confirmed.sha256));
+    for (mcu, confirmed) in &status.confirmed {
+        entry("firmware", &format!("{mcu}: {}, image {}", confirmed.version, confirmed.sha256));
     }
     if let Some(result) = &status.result {
         entry("last run", &Step::Ended { summary: result.clone() }.to_string());

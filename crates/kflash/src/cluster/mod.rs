@@ -27,7 +27,8 @@ pub mod annotation {
     pub const JOB: &str = "kflash.dev/job";
     /// What the last run came to: a [`Summary`](super::Summary) as JSON.
     pub const RESULT: &str = "kflash.dev/result";
-    /// The firmware that was last seen running on the board: [`Confirmed`](super::Confirmed) as JSON.
+    /// The firmware that was last seen running on each board: a map of [`Confirmed`](super::Confirmed) by Klipper's name
+    /// of the micro-controller, as JSON. What is being flashed is not in it.
     pub const CONFIRMED: &str = "kflash.dev/confirmed";
 }
 

@@ -1,0 +1,60 @@
+//! Asks a printer's Moonraker. Its client is synchronous: each question has a thread of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kflash::config;
+use kflash::exit::ExitCode;
+use kflash::moonraker::{Client, MoonrakerError};
+use tokio::task;
+
+use crate::gate::{Answer, Printer};
+
+/// A printer's Moonraker, or why there is none.
+#[derive(Clone, Debug)]
+pub struct Moonraker(Result<Arc<Client>, (ExitCode, String)>);
+
+impl Moonraker {
+    /// The one at `url`, with the API key in `key_file`, believed by the authorities in `ca`. Sends nothing.
+    pub fn new(url: Option<&str>, key_file: Option<&Path>, ca: Option<&Path>) -> Self {
+        let Some(url) = url else {
+            return Self(Err((ExitCode::Usage, "no Moonraker was named that could be asked".into())));
+        };
+        let config = config::Moonraker {
+            url: url.to_owned(),
+            api_key: None,
+            api_key_file: key_file.map(Path::to_owned),
+            ca: ca.map(Path::to_owned),
+        };
+        Self(Client::new(&config).map(Arc::new).map_err(|error| silence(&error)))
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client) -> Result<T, MoonrakerError> + Send + 'static,
+    ) -> Result<T, (ExitCode, String)> {
+        let client = Arc::clone(self.0.as_ref().map_err(Clone::clone)?);
+        match task::spawn_blocking(move || question(&client)).await {
+            Ok(answer) => answer.map_err(|error| silence(&error)),
+            Err(error) => Err((ExitCode::Internal, error.to_string())),
+        }
+    }
+}
+
+impl Printer for Moonraker {
+    async fn activity(&self) -> Answer {
+        match self.ask(Client::activity).await {
+            Ok(activity) => Answer::Does(activity),
+            Err((exit, reason)) => Answer::Silent { exit, reason },
+        }
+    }
+
+    async fn firmware(&self, mcu: &str) -> Option<String> {
+        let all = self.ask(Client::micro_controllers).await.ok()?;
+        all.into_iter().find(|one| one.section == mcu)?.version
+    }
+}
+
+fn silence(error: &MoonrakerError) -> (ExitCode, String) {
+    (error.exit(), error.to_string())
+}
