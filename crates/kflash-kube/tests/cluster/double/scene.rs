@@ -1,0 +1,104 @@
+//! A namespace with printers in it.
+
+use kflash::cluster::{Workload, WorkloadKind};
+use serde_json::{Value, json};
+
+use super::request::{DEPLOYMENTS, EVENTS, LEASES, PODS, Resource, STATEFUL_SETS};
+use super::selector::Selector;
+use super::serve::Server;
+
+/// The namespace.
+pub const NAMESPACE: &str = "printers";
+
+fn resource(workload: &Workload) -> Resource {
+    match workload.kind {
+        WorkloadKind::Deployment => DEPLOYMENTS,
+        WorkloadKind::StatefulSet => STATEFUL_SETS,
+    }
+}
+
+fn labels(workload: &Workload) -> Value {
+    let instance = workload.name.trim_end_matches("-klipper");
+    json!({"app.kubernetes.io/instance": instance, "app.kubernetes.io/name": "klipper"})
+}
+
+impl Server {
+    /// Makes Klipper's workload. Its pods come by themselves.
+    pub fn add_klipper(&self, workload: &Workload, replicas: i32) {
+        let labels = labels(workload);
+        let object = json!({
+            "metadata": {"name": workload.name},
+            "spec": {
+                "replicas": replicas, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}},
+            },
+        });
+        self.with(|store| store.create(resource(workload), NAMESPACE, object)).expect("it is new");
+    }
+
+    /// Makes an empty Lease, as the manifest has it.
+    pub fn add_lease(&self, name: &str) {
+        let object = json!({"metadata": {"name": name}, "spec": {}});
+        self.with(|store| store.create(LEASES, NAMESPACE, object)).expect("it is new");
+    }
+
+    /// Somebody else writes the Lease.
+    #[expect(clippy::needless_pass_by_value, reason = "literals")]
+    pub fn set_lease(&self, name: &str, annotations: Value, spec: Value) {
+        let object = json!({"metadata": {"name": name, "annotations": annotations}, "spec": spec});
+        self.with(|store| store.put(LEASES, NAMESPACE, object));
+    }
+
+    /// Somebody else deletes it.
+    pub fn remove_lease(&self, name: &str) {
+        self.with(|store| store.remove(LEASES, NAMESPACE, name));
+    }
+
+    /// The Lease as it is.
+    pub fn lease(&self, name: &str) -> Value {
+        self.with(|store| store.get(LEASES, NAMESPACE, name).cloned()).expect("it is there")
+    }
+
+    /// How many pods the workload is to have.
+    pub fn replicas(&self, workload: &Workload) -> i64 {
+        let object = self.with(|store| store.get(resource(workload), NAMESPACE, &workload.name).cloned());
+        object.expect("it is there")["spec"]["replicas"].as_i64().expect("a number")
+    }
+
+    /// Somebody else scales it.
+    pub fn set_replicas(&self, workload: &Workload, replicas: i32) {
+        self.with(|store| {
+            let mut object = store.get(resource(workload), NAMESPACE, &workload.name).expect("it is there").clone();
+            object["spec"]["replicas"] = replicas.into();
+            store.put(resource(workload), NAMESPACE, object);
+        });
+    }
+
+    /// Somebody uninstalls it.
+    pub fn remove_klipper(&self, workload: &Workload) {
+        self.with(|store| store.remove(resource(workload), NAMESPACE, &workload.name));
+    }
+
+    /// Puts a pod there that no controller made.
+    #[expect(clippy::needless_pass_by_value, reason = "literals")]
+    pub fn add_pod(&self, name: &str, labels: Value, status: Value) {
+        let pod = json!({
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": "pi4"}, "status": status,
+        });
+        self.with(|store| store.put(PODS, NAMESPACE, pod));
+    }
+
+    /// The pods of the workload that are there, by name.
+    pub fn pods(&self, workload: &Workload) -> Vec<Value> {
+        let labels = labels(workload);
+        let mine = |pod: &Value| pod["metadata"]["labels"] == labels;
+        self.with(|store| store.list(PODS, NAMESPACE, &Selector::default())).into_iter().filter(mine).collect()
+    }
+
+    /// The reasons of the Events so far.
+    pub fn events(&self) -> Vec<String> {
+        let mut events = self.with(|store| store.list(EVENTS, NAMESPACE, &Selector::default()));
+        events.sort_by_key(|event| event["metadata"]["uid"].to_string());
+        events.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}

@@ -1,0 +1,10 @@
+//! kflash in a cluster, against a double of the API server.
+
+mod bench;
+mod crash;
+mod double;
+mod klippy;
+mod moonraker;
+mod process;
+mod python_client;
+mod quiesce;

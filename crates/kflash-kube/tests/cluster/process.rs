@@ -1,0 +1,256 @@
+//! The program itself, as the kubelet starts, probes and ends it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kflash::cluster::{Gate, Workload, annotation, file, rules};
+use kflash::exit::ExitCode;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{task, time};
+
+use crate::bench::{LEASE, flashed, leave};
+use crate::double::{NAMESPACE, Server, Timing};
+
+/// A printer in a cluster that is reached over HTTP.
+pub struct Served {
+    pub server: Server,
+    pub klipper: Workload,
+    /// Holds the kubeconfig, and what the pod's containers share.
+    dir: TempDir,
+}
+
+impl Served {
+    pub async fn new() -> Self {
+        let timing = Timing { end: Duration::from_millis(300), ..Timing::default() };
+        let server = Server::start(timing, Timestamp::now());
+        let klipper: Workload = "deployment/voron-klipper".parse().unwrap();
+        server.add_klipper(&klipper, 1);
+        server.add_lease(LEASE);
+        let rules = rules(LEASE, &klipper).iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
+        server.user("flasher", "system:serviceaccount:printers:flasher", Some(rules));
+        let address = server.listen().await.unwrap();
+        let dir = TempDir::new().unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "home",
+            "clusters": [{"name": "home", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "flasher", "user": {"token": "flasher"}}],
+            "contexts": [{
+                "name": "home", "context": {"cluster": "home", "user": "flasher", "namespace": NAMESPACE},
+            }],
+        });
+        fs::write(dir.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+        fs::create_dir(dir.path().join("shared")).unwrap();
+        Self { server, klipper, dir }
+    }
+
+    pub fn shared(&self) -> PathBuf {
+        self.dir.path().join("shared")
+    }
+
+    /// `kubectl-kflash` with these arguments, and nothing of our environment.
+    pub fn kflash(&self, arguments: &[&str]) -> Command {
+        let mut command = program(arguments);
+        command.arg("--kubeconfig").arg(self.dir.path().join("kubeconfig"));
+        command
+    }
+
+    /// The sidecar with these arguments, besides those that it needs.
+    pub fn quiesce(&self, arguments: &[&str]) -> Sidecar {
+        let mut command = self.kflash(&["quiesce", "--lease", LEASE, "--workload", "deployment/voron-klipper"]);
+        command.args(["--job", "first", "--job-uid", "uid-of-first", "--pod", "first-x7k2p", "--shared"]);
+        command.arg(self.shared()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Sidecar(command.spawn().unwrap())
+    }
+
+    /// Waits for the startup probe to succeed; what was said then.
+    pub async fn started(&self) -> Gate {
+        let shared = self.shared();
+        loop {
+            let output = run(self.kflash(&["probe", "--shared", shared.to_str().unwrap()])).await;
+            match output.status.code() {
+                Some(0) => return Gate::read(&shared.join(file::GATE)).unwrap().unwrap(),
+                code => assert_eq!(code, Some(5), "{output:?}"),
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn owed(&self) -> Value {
+        self.server.lease(LEASE)["metadata"]["annotations"][annotation::RESTORE_REPLICAS].clone()
+    }
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-kflash"));
+    command.env_clear().args(arguments);
+    command
+}
+
+/// Runs a command to its end, while the server goes on.
+pub async fn run(mut command: Command) -> Output {
+    task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+}
+
+/// A sidecar that runs.
+pub struct Sidecar(Child);
+
+impl Sidecar {
+    /// Sends it a signal: `TERM`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// How it ended.
+    pub async fn end(self) -> Output {
+        task::spawn_blocking(move || self.0.wait_with_output()).await.unwrap().unwrap()
+    }
+}
+
+#[track_caller]
+fn assert_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+}
+
+#[tokio::test]
+async fn it_stops_klipper_until_it_is_told_to_end() {
+    let served = Served::new().await;
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    assert_eq!(served.started().await, Gate::Open);
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (0, "1".into()));
+
+    let status = run(served.kflash(&["status", "--lease", LEASE])).await;
+    assert_code(&status, 0);
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert!(said.contains("held by   Job first (uid-of-first), last heard of at "), "{said}");
+    assert!(said.contains("klipper   deployment/voron-klipper, 0 replicas\n"), "{said}");
+    assert!(said.contains("owed      1 replicas, when the flash has ended\n"), "{said}");
+    let restore = run(served.kflash(&["restore", "--lease", LEASE])).await;
+    assert_code(&restore, ExitCode::Busy.code().into());
+    assert!(String::from_utf8_lossy(&restore.stderr).contains("held by Job first"), "{restore:?}");
+
+    leave(&served.shared(), &flashed("v2"));
+    sidecar.signal("TERM");
+    let ended = sidecar.end().await;
+    assert_code(&ended, 0);
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
+    let log = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(
+        log.lines().collect::<Vec<_>>(),
+        [
+            "scaling deployment/voron-klipper from 1 replicas to 0",
+            "no pod of deployment/voron-klipper is left",
+            "scaled deployment/voron-klipper back to 1",
+            "flashed: the board runs v2",
+        ]
+    );
+    assert_eq!(served.server.events(), ["StoppingKlipper", "KlipperStopped", "KlipperRestored", "Flashed"]);
+    let status = run(served.kflash(&["status", "--lease", LEASE])).await;
+    let said = String::from_utf8(status.stdout).unwrap();
+    for line in [
+        "held by   nobody",
+        "owed      nothing",
+        "firmware  mcu: v2, image abab",
+        "last run  flashed: the board runs v2",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_one_owes_is_restored() {
+    let served = Served::new().await;
+    let sidecar = served.quiesce(&["--trust-silence", "--json"]);
+    assert_eq!(served.started().await, Gate::Open);
+    sidecar.signal("KILL");
+    let killed = sidecar.end().await;
+    let steps: Vec<Value> =
+        killed.stdout.split(|c| *c == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(steps[0]["step"], "stopping");
+    assert_eq!(served.owed(), "1");
+
+    // As if a while ago.
+    let lease = served.server.lease(LEASE);
+    let mut spec = lease["spec"].clone();
+    spec["renewTime"] = "2026-01-01T00:00:00.000000Z".into();
+    served.server.set_lease(LEASE, lease["metadata"]["annotations"].clone(), spec);
+    let status = run(served.kflash(&["status", "--lease", LEASE])).await;
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert!(
+        said.contains("which is dead\n") && said.contains("kubectl kflash restore --lease kflash-voron\n"),
+        "{said}"
+    );
+
+    let restored = run(served.kflash(&["restore", "--lease", LEASE])).await;
+    assert_code(&restored, 0);
+    assert_eq!(String::from_utf8_lossy(&restored.stdout), "deployment/voron-klipper is restored\n");
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
+    let again = run(served.kflash(&["restore", "--lease", LEASE, "--json"])).await;
+    assert_code(&again, 0);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "{\"result\":\"nothing-owed\"}\n");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once_and_says_what_is_owed() {
+    let served = Served::new().await;
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    assert_eq!(served.started().await, Gate::Open);
+    // Nobody answers it any more.
+    served.server.set_latency(Duration::from_secs(3600));
+    sidecar.signal("TERM");
+    time::sleep(Duration::from_millis(300)).await;
+    sidecar.signal("TERM");
+    let ended = sidecar.end().await;
+    assert_code(&ended, ExitCode::Cancelled.code().into());
+    let log = String::from_utf8(ended.stderr).unwrap();
+    let said = "error: ended by a second signal; what is owed stands on the Lease: kubectl kflash restore --lease kflash-voron\n";
+    assert!(log.ends_with(said), "{log}");
+    assert_eq!(served.owed(), "1");
+}
+
+#[tokio::test]
+async fn it_tells_why_and_stays_until_the_pod_ends() {
+    let served = Served::new().await;
+    // Nothing says whether the printer prints, and Klipper's pod will be ready in a moment.
+    time::sleep(Duration::from_secs(2)).await;
+    let sidecar = served.quiesce(&[]);
+    let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
+    assert!(exit == ExitCode::Usage && reason.ends_with("no Moonraker was named that could be asked"), "{reason}");
+    sidecar.signal("TERM");
+    assert_code(&sidecar.end().await, 0);
+    assert_eq!(served.server.replicas(&served.klipper), 1);
+
+    // Where it does not even know a cluster.
+    let served = Served::new().await;
+    let mut command = program(&["quiesce", "--kubeconfig", "/absent", "--lease", LEASE, "--workload", "deployment/a"]);
+    command.args(["--job", "first", "--job-uid", "u", "--pod", "p", "--shared"]).arg(served.shared());
+    let sidecar = Sidecar(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
+    assert!(exit == ExitCode::Usage && reason.contains("/absent"), "{reason}");
+    sidecar.signal("TERM");
+    assert_code(&sidecar.end().await, 0);
+}
+
+#[tokio::test]
+async fn what_is_typed_wrongly_is_told() {
+    for (arguments, said) in [
+        (vec!["restore"], "--lease <NAME>"),
+        (vec!["restore", "--lease", ""], "a value is required for '--lease <NAME>'"),
+        // A pod without the label has no UID of its Job.
+        (vec!["quiesce", "--job-uid", ""], "a value is required for '--job-uid <UID>'"),
+        (vec!["quiesce", "--wait", "18446744073709551615"], "is not in 0..=604800"),
+        (vec!["quiesce", "--workload", "pod/a"], "'pod/a' is no workload"),
+        (vec!["restore", "--lease", "a", "--kubeconfig", "/absent"], "no cluster: "),
+    ] {
+        let output = run(program(&arguments)).await;
+        assert_code(&output, ExitCode::Usage.code().into());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{output:?}");
+    }
+    let probe = run(program(&["probe", "--shared", Path::new("/absent").to_str().unwrap()])).await;
+    assert_code(&probe, ExitCode::Busy.code().into());
+}

@@ -1,0 +1,472 @@
+//! What the sidecar does where nothing dies.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use kflash::cluster::{Gate, Outcome, Summary, annotation, file, label};
+use kflash::exit::ExitCode;
+use kflash::moonraker::{Activity, Job};
+use kflash_kube::gate::Answer;
+use kflash_kube::quiesce::Wanted;
+use kflash_kube::step::Step;
+use kflash_kube::stop;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time;
+
+use crate::bench::{Bench, FLASH, LEASE, flashed, leave, silence, started};
+use crate::double::{Server, Store};
+
+fn printing() -> Answer {
+    Answer::Does(Activity::Printing(Job { file: "benchy.gcode".into(), percent: Some(42) }))
+}
+
+#[track_caller]
+fn refused(gate: Option<&Gate>) -> (ExitCode, &str) {
+    match gate {
+        Some(Gate::Refused { exit, reason }) => (*exit, reason),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Requests that change anything.
+fn writes(server: &Server) -> Vec<String> {
+    let log = server.log();
+    log.into_iter().filter(|line| !line.starts_with(['g', 'l', 'w']) && !line.contains("events")).collect()
+}
+
+fn result(bench: &Bench) -> Summary {
+    let lease = bench.server.lease(LEASE);
+    let json = lease["metadata"]["annotations"][annotation::RESULT].as_str().expect("a result");
+    serde_json::from_str(json).expect("a summary")
+}
+
+#[tokio::test(start_paused = true)]
+async fn klipper_is_stopped_for_the_flash_and_given_back() {
+    for klipper in ["deployment/voron-klipper", "statefulset/voron-klipper"] {
+        for replicas in [1, 2] {
+            let bench = Bench::of(klipper, replicas).await;
+            let ended = bench.pod("first").await;
+            assert_eq!(ended.gate, Some(Gate::Open), "{:?}", bench.steps());
+            ended.result.unwrap();
+            bench.assert_whole(replicas.into(), klipper);
+            assert_eq!(result(&bench), flashed("v2"));
+            let lease = bench.server.lease(LEASE);
+            let annotations = &lease["metadata"]["annotations"];
+            assert_eq!(annotations[annotation::JOB], "first");
+            assert_eq!(annotations[annotation::WORKLOAD], klipper);
+            let confirmed = annotations[annotation::CONFIRMED].as_str().unwrap();
+            assert_eq!(serde_json::from_str::<Value>(confirmed).unwrap()["mcu"]["version"], "v2");
+            assert_eq!(bench.server.events(), ["StoppingKlipper", "KlipperStopped", "KlipperRestored", "Flashed"]);
+            // The record stands before anything is scaled, and until it is scaled back.
+            let plural = bench.klipper.kind.plural();
+            let scale = format!("patch {plural}/scale voron-klipper");
+            let lease = "update leases kflash-voron".to_owned();
+            let writes = writes(&bench.server);
+            assert_eq!(writes[..2], [lease.clone(), scale.clone()]);
+            assert_eq!(writes[writes.len() - 2..], [scale, lease.clone()]);
+            assert!(writes[2..writes.len() - 2].iter().all(|write| *write == lease), "renewals: {writes:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_printer_at_work_is_left_alone() {
+    let bench = Bench::new().await;
+    let before = bench.server.lease(LEASE);
+    bench.says(Some(printing()));
+    let ended = bench.pod("first").await;
+    let (exit, reason) = refused(ended.gate.as_ref());
+    assert_eq!((exit, reason), (ExitCode::Busy, "the printer is printing benchy.gcode (42 %)"));
+    assert_eq!(writes(&bench.server), [""; 0]);
+    assert_eq!(bench.server.lease(LEASE), before);
+    assert_eq!(bench.server.events(), ["FlashRefused"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_for_the_end_of_a_print_where_it_is_told_to() {
+    let bench = Bench::new().await;
+    bench.says(Some(printing()));
+    let shared = TempDir::new().unwrap();
+    let mut order = bench.order("first", shared.path());
+    order.wait = Duration::from_secs(3600);
+    let (ended, ()) = tokio::join!(bench.pod_with(order), async {
+        time::sleep(Duration::from_secs(1800)).await;
+        assert_eq!(bench.server.replicas(&bench.klipper), 1);
+        assert_eq!(bench.server.lease(LEASE)["spec"]["holderIdentity"], Value::Null, "it waits without the Lease");
+        bench.says(None);
+    });
+    assert_eq!(ended.gate, Some(Gate::Open));
+    bench.assert_whole(1, "waited");
+    let waited = bench.steps().iter().filter(|step| matches!(step, Step::Waiting { .. })).count();
+    assert_eq!(waited, 2, "it says so every twenty minutes");
+
+    bench.says(Some(printing()));
+    let mut order = bench.order("second", shared.path());
+    order.wait = Duration::from_secs(600);
+    fs::remove_file(shared.path().join(file::GATE)).unwrap();
+    let began = time::Instant::now();
+    assert_eq!(refused(bench.pod_with(order).await.gate.as_ref()).0, ExitCode::Busy);
+    assert_eq!(began.elapsed().as_secs(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_no_leave_while_klipper_may_print() {
+    let bench = Bench::new().await;
+    bench.says(Some(silence()));
+    let ended = bench.pod("first").await;
+    let (exit, reason) = refused(ended.gate.as_ref());
+    assert_eq!(exit, ExitCode::Busy);
+    assert!(reason.starts_with("cannot tell whether the printer prints, and pod voron-klipper-"), "{reason}");
+    assert_eq!(writes(&bench.server), [""; 0]);
+
+    let shared = TempDir::new().unwrap();
+    let mut order = bench.order("second", shared.path());
+    order.trusting = true;
+    assert_eq!(bench.pod_with(order).await.gate, Some(Gate::Open));
+    bench.assert_whole(1, "told to trust");
+
+    // A pod that is there, but in which nothing is ready: Klipper crashes at its start, which a flash may mend.
+    let bench = Bench::of("deployment/voron-klipper", 0).await;
+    bench.says(Some(silence()));
+    let labels = json!({"app.kubernetes.io/instance": "voron", "app.kubernetes.io/name": "klipper"});
+    let crashing = json!({"phase": "Running", "containerStatuses": [{"name": "klipper", "ready": false}]});
+    bench.server.add_pod("crashing", labels.clone(), crashing);
+    let pod = bench.pod("first");
+    let (ended, ()) = tokio::join!(pod, async {
+        time::sleep(Duration::from_secs(30)).await;
+        bench.server.add_pod("crashing", labels, json!({"phase": "Failed"}));
+    });
+    assert_eq!(ended.gate, Some(Gate::Open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corpse_holds_no_device() {
+    let bench = Bench::new().await;
+    // As the kubelet leaves it where a device plugin came up later than the pod (node restart).
+    let labels = json!({"app.kubernetes.io/instance": "voron", "app.kubernetes.io/name": "klipper"});
+    bench.server.add_pod("corpse", labels, json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"}));
+    assert_eq!(bench.pod("first").await.gate, Some(Gate::Open));
+    bench.assert_whole(1, "corpse");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_klipper_that_does_not_end_is_given_back() {
+    let bench = Bench::new().await;
+    bench.server.with(|store| store.timing.end = Duration::from_secs(3600));
+    let ended = bench.pod("first").await;
+    let (exit, reason) = refused(ended.gate.as_ref());
+    assert_eq!(exit, ExitCode::Busy);
+    assert!(reason.contains("on node pi4, which was told to end still runs 60 s after"), "{reason}");
+    bench.assert_whole(1, "stuck");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_flash_is_left_alone_and_named() {
+    let bench = Bench::new().await;
+    let (first, second) = tokio::join!(bench.pod("first"), async {
+        time::sleep(Duration::from_secs(20)).await;
+        let ended = bench.pod("second").await;
+        assert_eq!(bench.server.replicas(&bench.klipper), 0, "the first goes on");
+        ended
+    });
+    assert_eq!(first.gate, Some(Gate::Open));
+    let (exit, reason) = refused(second.gate.as_ref());
+    assert_eq!(exit, ExitCode::Busy);
+    assert!(
+        reason.starts_with("Lease kflash-voron is held by Job first (uid-of-first), last heard of at 2026-"),
+        "{reason}"
+    );
+    bench.assert_whole(1, "both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_jobs_at_once_one_goes_and_the_other_waits_or_is_refused() {
+    for offset in 0..40 {
+        let bench = Bench::new().await;
+        let shared = TempDir::new().unwrap();
+        let mut order = bench.order("second", shared.path());
+        order.wait = if offset % 2 == 0 { Duration::from_secs(600) } else { Duration::ZERO };
+        let (first, second) = tokio::join!(bench.pod("first"), async {
+            time::sleep(Duration::from_millis(offset)).await;
+            bench.pod_with(order).await
+        });
+        let opened = [&first, &second].iter().filter(|ended| ended.gate == Some(Gate::Open)).count();
+        assert_eq!(opened, if offset % 2 == 0 { 2 } else { 1 }, "{offset}: {:?}", bench.steps());
+        bench.assert_whole(1, &format!("{offset}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_somebody_sets_back_are_noticed() {
+    let bench = Bench::new().await;
+    let (ended, ()) = tokio::join!(bench.pod("first"), async {
+        for _ in 0..2 {
+            time::sleep(Duration::from_secs(12)).await;
+            bench.server.set_replicas(&bench.klipper, 1);
+        }
+    });
+    assert_eq!(ended.gate, Some(Gate::Open));
+    bench.assert_whole(1, "set back");
+    let notes = result(&bench).notes;
+    assert!(
+        notes[0].starts_with("somebody scaled deployment/voron-klipper to 1 during the flash, 2 times"),
+        "{notes:?}"
+    );
+    assert_eq!(bench.server.events().iter().filter(|reason| *reason == "ReplicasSetBack").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_board_runs_already_stops_nothing() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.pod("first").await.gate, Some(Gate::Open));
+    time::sleep(Duration::from_secs(10)).await;
+    bench.server.plan(Vec::new());
+    let order = |version: &str, sha256: String| {
+        let shared = TempDir::new().unwrap();
+        let mut order = bench.order("second", shared.path());
+        order.image = Some(Ok(Wanted { sha256, version: version.into() }));
+        (order, shared)
+    };
+    let runs = |version: Option<&str>| {
+        *bench.firmware.lock().unwrap_or_else(PoisonError::into_inner) = version.map(str::to_owned);
+    };
+    runs(Some("v2"));
+    let (same, _shared) = order("v2", "ab".repeat(32));
+    let current = Gate::AlreadyCurrent { version: "v2".into(), sha256: "ab".repeat(32) };
+    assert_eq!(bench.pod_with(same).await.gate, Some(current));
+    assert_eq!(writes(&bench.server), [""; 0]);
+
+    // Another board of the printer, for which the same image was built: nothing is known of it.
+    let (mut other, _shared) = order("v2", "ab".repeat(32));
+    other.mcu = "mcu EBB".into();
+    assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
+    time::sleep(Duration::from_secs(10)).await;
+    let lease = bench.server.lease(LEASE);
+    let confirmed = lease["metadata"]["annotations"][annotation::CONFIRMED].as_str().unwrap();
+    let confirmed: Value = serde_json::from_str(confirmed).unwrap();
+    assert_eq!(confirmed.as_object().unwrap().keys().collect::<Vec<_>>(), ["mcu", "mcu EBB"]);
+
+    // The Lease and Moonraker have to say so both.
+    for (version, sha256, running) in
+        [("v2", "cd".repeat(32), Some("v2")), ("v2", "ab".repeat(32), Some("v3")), ("v2", "ab".repeat(32), None)]
+    {
+        runs(running);
+        let (other, _shared) = order(version, sha256);
+        assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
+        time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_board_runs_is_not_known_once_a_flash_failed() {
+    let bench = Bench::new().await;
+    bench.pod("first").await.result.unwrap();
+    let shared = TempDir::new().unwrap();
+    let order = bench.order("second", shared.path());
+    let (stopper, stop) = stop::channel();
+    let failed = Summary::new(Outcome::Failed, ExitCode::Write, Some("cannot write 0x08008000".into()));
+    let flash = async {
+        let gate = started(shared.path()).await;
+        leave(shared.path(), &failed);
+        stopper.request();
+        gate
+    };
+    bench.sidecar(&order, &stop, flash).await.result.unwrap();
+    bench.assert_whole(1, "failed");
+    assert_eq!(result(&bench), failed);
+    let lease = bench.server.lease(LEASE);
+    assert_eq!(lease["metadata"]["annotations"][annotation::CONFIRMED], "{}");
+    assert_eq!(bench.server.events().last().unwrap(), "FlashFailed");
+
+    // Nor where the flash said nothing at all.
+    let shared = TempDir::new().unwrap();
+    let order = bench.order("third", shared.path());
+    let (stopper, stop) = stop::channel();
+    let flash = async {
+        let gate = started(shared.path()).await;
+        stopper.request();
+        gate
+    };
+    bench.sidecar(&order, &stop, flash).await.result.unwrap();
+    assert_eq!(
+        result(&bench).message.unwrap(),
+        "the container that flashes left no result: the state of the board is unknown"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_stands_when_the_sidecar_is_restarted() {
+    let bench = Bench::new().await;
+    let shared = TempDir::new().unwrap();
+    bench.says(Some(printing()));
+    refused(bench.pod_with(bench.order("first", shared.path())).await.gate.as_ref());
+    bench.says(None);
+    bench.server.plan(Vec::new());
+    refused(bench.pod_with(bench.order("first", shared.path())).await.gate.as_ref());
+    assert_eq!(writes(&bench.server), [""; 0], "the flash has ended: Klipper is not stopped now");
+
+    // A gate that was left open by a pod before a restart of the node is not ours.
+    Gate::Open.write(&shared.path().join(file::GATE)).unwrap();
+    bench.says(Some(printing()));
+    let (stopper, stop) = stop::channel();
+    let later = async {
+        time::sleep(Duration::from_secs(1)).await;
+        let gate = started(shared.path()).await;
+        stopper.request();
+        gate
+    };
+    let order = bench.order("first", shared.path());
+    refused(bench.sidecar(&order, &stop, later).await.gate.as_ref());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_flash_is_inherited() {
+    let bench = Bench::of("deployment/voron-klipper", 2).await;
+    hold(&bench, "dead", 2, -120);
+    bench.server.set_replicas(&bench.klipper, 0);
+    time::sleep(Duration::from_secs(5)).await;
+    let ended = bench.pod("second").await;
+    assert_eq!(ended.gate, Some(Gate::Open), "{:?}", bench.steps());
+    bench.assert_whole(2, "inherited");
+    assert_eq!(bench.server.events()[0], "TakenOver");
+
+    // Its pod still runs: it may be flashing, whatever its clock says.
+    hold(&bench, "alive", 2, -120);
+    let labels = json!({label::JOB_UID: "uid-of-alive"});
+    bench.server.add_pod("alive-pod", labels.clone(), json!({"phase": "Running"}));
+    let ended = bench.pod("third").await;
+    let (exit, reason) = refused(ended.gate.as_ref());
+    assert!(exit == ExitCode::Busy && reason.contains("whose pod alive-pod on node pi4 still runs"), "{reason}");
+    bench.server.add_pod("alive-pod", labels, json!({"phase": "Failed"}));
+    assert_eq!(bench.pod("third").await.gate, Some(Gate::Open));
+
+    // A clock that is ahead: it is not known to be dead.
+    hold(&bench, "ahead", 2, 30);
+    refused(bench.pod("fourth").await.gate.as_ref());
+    // By more than clocks are: only its pods count.
+    hold(&bench, "future", 2, 86400);
+    assert_eq!(bench.pod("fourth").await.gate, Some(Gate::Open));
+    bench.assert_whole(2, "all");
+}
+
+/// The Lease, held by Job `job` that was last heard of `seconds` from now, owing `replicas`.
+fn hold(bench: &Bench, job: &str, replicas: i32, seconds: i64) {
+    let renewed =
+        (bench.now() + jiff::SignedDuration::from_secs(seconds)).strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
+    let annotations = json!({
+        annotation::JOB: job, annotation::WORKLOAD: bench.klipper.to_string(),
+        annotation::RESTORE_REPLICAS: replicas.to_string(),
+    });
+    let spec = json!({"holderIdentity": format!("uid-of-{job}"), "renewTime": renewed, "leaseDurationSeconds": 60});
+    bench.server.set_lease(LEASE, annotations, spec);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_is_paid_whatever_the_gate_says() {
+    // Somebody gave Klipper back already, and it prints.
+    let bench = Bench::new().await;
+    hold(&bench, "dead", 1, -120);
+    bench.says(Some(printing()));
+    refused(bench.pod("second").await.gate.as_ref());
+    bench.assert_whole(1, "it is paid already");
+
+    // Klipper is down for a flash of another workload.
+    let trident = "deployment/trident-klipper".parse().unwrap();
+    bench.server.add_klipper(&trident, 0);
+    hold(&bench, "dead", 1, -120);
+    let mut lease = bench.server.lease(LEASE);
+    lease["metadata"]["annotations"][annotation::WORKLOAD] = "deployment/trident-klipper".into();
+    bench.server.set_lease(LEASE, lease["metadata"]["annotations"].clone(), lease["spec"].clone());
+    bench.server.user("flasher", "admin", None);
+    refused(bench.pod("third").await.gate.as_ref());
+    assert_eq!(bench.server.replicas(&trident), 1);
+    bench.assert_whole(1, "another workload");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_klipper_that_was_down_stays_down() {
+    let bench = Bench::of("deployment/voron-klipper", 0).await;
+    assert_eq!(bench.pod("first").await.gate, Some(Gate::Open));
+    bench.assert_whole(0, "down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_stops_nothing() {
+    let bench = Bench::new().await;
+    for (annotations, problem) in [
+        (
+            json!({annotation::RESTORE_REPLICAS: "many", annotation::WORKLOAD: "deployment/a"}),
+            "'many', which is no number",
+        ),
+        (json!({annotation::RESTORE_REPLICAS: "-1", annotation::WORKLOAD: "deployment/a"}), "'-1', which is no number"),
+        (json!({annotation::RESTORE_REPLICAS: "1"}), "kflash.dev/workload is not"),
+        (json!({annotation::WORKLOAD: "pod/a"}), "'pod/a' is no workload"),
+    ] {
+        bench.server.set_lease(LEASE, annotations, json!({}));
+        bench.server.plan(Vec::new());
+        let ended = bench.pod("first").await;
+        let (exit, reason) = refused(ended.gate.as_ref());
+        assert!(exit == ExitCode::Usage && reason.contains(problem), "{reason}");
+        assert_eq!(writes(&bench.server), [""; 0]);
+    }
+    bench.server.set_lease(LEASE, Value::Null, json!({}));
+
+    let shared = TempDir::new().unwrap();
+    let mut order = bench.order("first", shared.path());
+    order.image = Some(Err("/firmware/klipper.bin: no such file".into()));
+    let ended = bench.pod_with(order).await;
+    assert_eq!(refused(ended.gate.as_ref()), (ExitCode::Usage, "/firmware/klipper.bin: no such file"));
+
+    let shared = TempDir::new().unwrap();
+    let mut order = bench.order("first", shared.path());
+    order.lease = "kflash-absent".into();
+    let ended = bench.pod_with(order).await;
+    let (exit, reason) = refused(ended.gate.as_ref());
+    // The Role names one Lease: of another the account does not even learn that it is not there.
+    assert!(exit == ExitCode::Denied && reason.contains("cannot get resource \"leases\""), "{reason}");
+    assert_eq!(writes(&bench.server), [""; 0]);
+
+    bench.server.user("flasher", "flasher", Some(Vec::new()));
+    assert_eq!(refused(bench.pod("first").await.gate.as_ref()).0, ExitCode::Denied);
+    bench.server.user("flasher", "flasher", None);
+    bench.server.remove_lease(LEASE);
+    let ended = bench.pod("first").await;
+    assert_eq!(refused(ended.gate.as_ref()), (ExitCode::Usage, "cannot read Lease kflash-voron: it does not exist"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_taken_away_is_not_touched_again() {
+    let bench = Bench::new().await;
+    let (ended, ()) = tokio::join!(bench.pod("first"), async {
+        time::sleep(FLASH / 2).await;
+        hold(&bench, "thief", 1, 3600);
+    });
+    assert_eq!(ended.gate, Some(Gate::Open));
+    ended.result.unwrap();
+    assert!(bench.steps().contains(&Step::LeaseLost { by: "Job thief (uid-of-thief)".into() }), "{:?}", bench.steps());
+    assert_eq!((bench.owed(), bench.server.replicas(&bench.klipper)), (Some(1), 0), "the thief has inherited the debt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_break_off_are_made_again() {
+    let bench = Bench::new().await;
+    bench.server.cut_watches(Some(1));
+    assert_eq!(bench.pod("first").await.gate, Some(Gate::Open));
+    time::sleep(Duration::from_secs(10)).await;
+    bench.server.cut_watches(Some(0));
+    assert_eq!(bench.pod("second").await.gate, Some(Gate::Open));
+    time::sleep(Duration::from_secs(10)).await;
+    bench.server.cut_watches(None);
+    // What the list saw is forgotten before the watch begins.
+    let (ended, ()) = tokio::join!(bench.pod("third"), async {
+        for _ in 0..400 {
+            time::sleep(Duration::from_millis(5)).await;
+            bench.server.with(Store::compact);
+        }
+    });
+    assert_eq!(ended.gate, Some(Gate::Open));
+    bench.assert_whole(1, "watches");
+}
