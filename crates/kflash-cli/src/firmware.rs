@@ -155,6 +155,7 @@ impl FirmwareOrElse {
 
     /// Whether it is a rehearsal: there are no virtual boards here.
     #[cfg(not(feature = "sim"))]
+    #[expect(clippy::unused_self, reason = "as where there are")]
     pub fn simulated(&self) -> Option<Virtual<'_>> {
         None
     }

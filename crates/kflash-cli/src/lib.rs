@@ -19,6 +19,8 @@ mod hint;
 #[cfg_attr(not(feature = "moonraker"), path = "host_version/unknown.rs")]
 mod host_version;
 mod inspect;
+#[cfg(feature = "job")]
+mod job;
 mod memory;
 mod obtain;
 mod picture;
@@ -74,6 +76,8 @@ enum Verb {
     Boards(boards::Args),
     Status(status::Args),
     Cache(cache::Args),
+    #[cfg(feature = "job")]
+    Job(job::Args),
     Doctor(doctor::Args),
 }
 
@@ -108,6 +112,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Boards(args) => boards::run(args, &cli.shared),
         Verb::Status(args) => status::run(args, &cli.shared),
         Verb::Cache(args) => cache::run(args, &cli.shared),
+        #[cfg(feature = "job")]
+        Verb::Job(args) => job::run(args, &cli.shared),
         Verb::Doctor(args) => doctor::run(args, &cli.shared),
     });
     match ended {

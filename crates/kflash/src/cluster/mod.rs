@@ -4,6 +4,7 @@
 
 mod gate;
 mod handover;
+pub(crate) mod name;
 mod role;
 mod summary;
 mod workload;

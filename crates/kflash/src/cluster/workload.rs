@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::is_subdomain;
+
 /// What runs Klipper, in the namespace of the flash: `deployment/voron-klipper`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -68,18 +70,6 @@ impl FromStr for Workload {
         }
         Ok(Self { kind, name: name.to_owned() })
     }
-}
-
-/// Whether it is a DNS subdomain, as RFC 1123 has it and Kubernetes asks of most names.
-fn is_subdomain(name: &str) -> bool {
-    let alphanumeric = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.first().is_some_and(|c| alphanumeric(*c))
-            && bytes.last().is_some_and(|c| alphanumeric(*c))
-            && bytes.iter().all(|c| alphanumeric(*c) || *c == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }
 
 impl TryFrom<String> for Workload {

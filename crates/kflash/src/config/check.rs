@@ -56,6 +56,9 @@ fn printer(printer: &mut Printer, base: Base<'_>) -> Result<(), Wrong> {
     if let Some(of) = &mut printer.klipper {
         tree(of, &format!("{key}.klipper"), base)?;
     }
+    if let Some(cluster) = &printer.cluster {
+        cluster.check().map_err(|(field, problem)| (format!("{key}.cluster.{field}"), problem))?;
+    }
     if printer.boards.is_empty() {
         return Err((format!("{key}.boards"), "none".to_owned()));
     }

@@ -2,6 +2,7 @@
 //! knows.
 
 mod check;
+mod cluster;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
+pub use self::cluster::Cluster;
 pub use self::tree::{GitTree, Tree};
 use crate::boards::nearest::{nearest, with_suggestion};
 use crate::identify::Selector;
@@ -56,6 +58,8 @@ pub struct Printer {
     pub moonraker: Option<Moonraker>,
     /// The tree that firmware for its boards is built from.
     pub klipper: Option<Tree>,
+    /// Where its Klipper runs in Kubernetes, for `kflash job`.
+    pub cluster: Option<Cluster>,
     /// Its boards.
     pub boards: Vec<Board>,
 }

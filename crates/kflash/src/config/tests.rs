@@ -100,6 +100,26 @@ fn what_is_wrong_is_named_by_line_and_key() {
 }
 
 #[test]
+fn where_klipper_runs_in_a_cluster_is_checked() {
+    let cluster = |more: &str| {
+        let cluster = format!("[printers.cluster]\nnode = \"pi4\"\nworkload = \"deploy/voron\"\n{more}");
+        format!("[[printers]]\nname = \"a\"\n{cluster}\n[[printers.boards]]\nboard = \"btt-skr-pico\"\n")
+    };
+    let read = parse(&cluster("")).unwrap().printers[0].cluster.clone().unwrap();
+    assert_eq!((read.namespace.as_str(), read.workload.to_string().as_str()), ("default", "deployment/voron"));
+    for (more, said) in [
+        ("namespace = \"A b\"", "F: printers.a.cluster.namespace: \"A b\" is no namespace"),
+        (
+            "resource = \"cpu\"",
+            "F: printers.a.cluster.resource: \"cpu\" is no extended resource such as example.com/board",
+        ),
+        ("api-key-secret = \"a: b\"", "F: printers.a.cluster.api-key-secret: \"a: b\" is no name of a Secret"),
+    ] {
+        assert_eq!(refused(&cluster(more)), said);
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_board_is_named() {
     for (more, said) in [
         (

@@ -1,0 +1,147 @@
+//! `kflash job`: the manifests of a flash in a Kubernetes cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kflash::config::Printer;
+use kflash::exit::ExitCode;
+use kflash_job::{Access, Firmware, Images, Inputs, JobError, Quiesce, Shape, notes_of_flash, notes_of_setup, yaml};
+
+use crate::args::Shared;
+use crate::failure::Failure;
+use crate::firmware;
+use crate::render;
+use crate::target::find_board;
+
+/// Makes the manifests that flash a printer in a Kubernetes cluster
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Render(Render),
+}
+
+/// Prints setup.yaml, which is applied once for each printer, and flash-job.yaml, which flashes it
+///
+/// The printer stands in the configuration, with a [printers.cluster] that names its node and what runs Klipper. The Job
+/// obtains the firmware while Klipper still runs, asks Moonraker, stops Klipper, flashes every board of the printer,
+/// proves what they run, and gives Klipper back. It is named by a digest of its inputs: the same one is not run twice
+/// (`kubectl replace --force` does). No cluster is asked; nothing is applied.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  kflash job render --printer voron --out k8s-jobs/voron
+  kflash job render --printer voron --firmware klipper.bin | kubectl apply -f -
+  kflash job render --printer ender --access unprivileged --registry registry.local:5000")]
+struct Render {
+    /// The printer, by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    printer: String,
+    /// How the board is reached: with the node's /dev, or with a device plugin's resource for a board that does not
+    /// re-enumerate
+    #[arg(long, default_value = "privileged", value_name = "privileged|unprivileged")]
+    access: Access,
+    /// How Klipper is stopped: by a sidecar that scales it, by a token that it gives up to a Job of higher priority (the
+    /// Job then waits to be started), or by somebody else
+    #[arg(long, default_value = "sidecar", value_name = "sidecar|token|none")]
+    quiesce: Quiesce,
+    /// Firmware that comes along, for a printer with one board: nothing is built or fetched
+    #[arg(long, short, value_name = "FILE")]
+    firmware: Option<PathBuf>,
+    /// Where the container images are
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    registry: String,
+    /// Write setup.yaml and flash-job.yaml to DIR instead of printing them
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
+    match &args.verb {
+        Verb::Render(args) => args.run(shared),
+    }
+}
+
+impl Render {
+    fn run(&self, shared: &Shared) -> Result<ExitCode, Failure> {
+        let configuration = shared.configuration()?;
+        let config = &configuration.config;
+        let printer = config.printer(&self.printer)?;
+        let shape = Shape {
+            access: self.access,
+            quiesce: self.quiesce,
+            images: Images { registry: self.registry.clone(), ..Images::default() },
+        };
+        let firmware = self.firmware.as_deref().map(checked).transpose()?;
+        let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(read).transpose()?;
+        let profiles = profiles(printer)?;
+        let inputs = Inputs {
+            config,
+            printer,
+            profiles: &profiles,
+            ca: ca.as_deref(),
+            firmware: firmware.as_deref().map(|bytes| Firmware { bytes }),
+        };
+        let setup = kflash_job::setup(printer, &shape)?;
+        let flash = kflash_job::flash(&inputs, &shape)?;
+        match &self.out {
+            None if shared.json => render::result_json(&[setup, flash].concat()),
+            out => {
+                let setup = notes_of_setup(printer, &shape)? + &yaml(&setup)?;
+                let flash = notes_of_flash(&shape) + &yaml(&flash)?;
+                match out {
+                    None => render::result(&(setup + &flash)),
+                    Some(folder) => write(folder, &setup, &flash)?,
+                }
+            }
+        }
+        Ok(ExitCode::Ok)
+    }
+}
+
+fn write(folder: &Path, setup: &str, flash: &str) -> Result<(), Failure> {
+    fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    let written = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(|error| unusable(&path, &error))?;
+        Ok::<_, Failure>(path.display().to_string())
+    };
+    let (setup, flash) = (written("setup.yaml", setup)?, written("flash-job.yaml", flash)?);
+    render::note(&format!("once: kubectl apply -f {setup}\neach flash: kubectl apply -f {flash}"));
+    Ok(())
+}
+
+/// The bytes of a firmware file that is one.
+fn checked(file: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(firmware::read(file)?.bytes)
+}
+
+/// The texts of the profile files that the printer's boards name. A pod knows the built-in chips only.
+fn profiles(printer: &Printer) -> Result<BTreeMap<String, String>, Failure> {
+    let mut texts = BTreeMap::new();
+    for board in &printer.boards {
+        find_board(&board.board)?;
+        if board.board.contains('/') {
+            texts.insert(board.name.clone(), read(Path::new(&board.board))?);
+        }
+    }
+    Ok(texts)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| unusable(file, &error))
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("{}: {error}", path.display()))
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
+        Self::usage(error.to_string())
+    }
+}

@@ -1,0 +1,81 @@
+//! Why no manifests are made.
+
+/// Why no manifests are made.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The configuration says nothing of a cluster.
+    #[error("printer {printer}: no [printers.cluster] in the configuration: it names node and workload")]
+    NoCluster {
+        /// The printer.
+        printer: String,
+    },
+    /// The gate has nobody to ask.
+    #[error("printer {printer}: no moonraker in the configuration: it is asked whether the printer prints")]
+    NoMoonraker {
+        /// The printer.
+        printer: String,
+    },
+    /// A board that is not named is found by elimination, which a Job must not do.
+    #[error(
+        "printer {printer}, board {board}: no device in the configuration: a Job names port path and serial number"
+    )]
+    NoDevice {
+        /// The printer.
+        printer: String,
+        /// The board's name.
+        board: String,
+    },
+    /// Firmware that a pod cannot obtain.
+    #[error("printer {printer}, board {board}: {problem}")]
+    NoFirmware {
+        /// The printer.
+        printer: String,
+        /// The board's name.
+        board: String,
+        /// What a pod cannot do.
+        problem: &'static str,
+    },
+    /// A secret would stand in a manifest.
+    #[error(
+        "printer {printer}: manifests hold no API key: make a Secret of it and state printers.cluster.api-key-secret"
+    )]
+    NoSecret {
+        /// The printer.
+        printer: String,
+    },
+    /// The pod could never start.
+    #[error(
+        "printer {printer}: Klipper holds {resource} until the flash has started, which waits for it: take --quiesce token"
+    )]
+    Deadlock {
+        /// The printer.
+        printer: String,
+        /// What both ask for.
+        resource: String,
+    },
+    /// A firmware file for several boards.
+    #[error("printer {printer} has {boards} boards, and one firmware file is given: name the board")]
+    WhichBoard {
+        /// The printer.
+        printer: String,
+        /// How many.
+        boards: usize,
+    },
+    /// A ConfigMap cannot hold it.
+    #[error("firmware and configuration have {size} bytes, and a ConfigMap holds {most}")]
+    TooLarge {
+        /// Together.
+        size: usize,
+        /// At most.
+        most: usize,
+    },
+    /// Unprivileged without a resource.
+    #[error("printer {printer}: unprivileged access takes a device plugin's resource: state printers.cluster.resource")]
+    NoResource {
+        /// The printer.
+        printer: String,
+    },
+    /// A manifest cannot be written.
+    #[error("cannot write a manifest: {0}")]
+    Yaml(String),
+}

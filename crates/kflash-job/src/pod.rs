@@ -1,0 +1,368 @@
+//! The pod of a flash: its containers, in order, and what they share.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
+    EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HostPathVolumeSource, KeyToPath, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection, Toleration, Volume, VolumeMount,
+    VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kflash::cluster::label;
+use kflash::config::{Board, Cluster, Printer};
+
+use crate::config_toml::From;
+use crate::metadata::{lease_name, token};
+use crate::setup::{PRIORITY, moonraker_of};
+use crate::{Access, JobError, Quiesce, Shape};
+
+/// Where the firmware of the printer's boards is: what `kflash build --out` and `fetch --out` wrote, or the ConfigMap's.
+const FIRMWARE: &str = "/firmware";
+/// The key, and so the file, of firmware that comes along.
+pub(crate) const GIVEN: &str = "klipper";
+/// Where the ConfigMap is.
+pub(crate) const INPUTS: &str = "/etc/kflash";
+/// The configuration in it.
+pub(crate) const CONFIG: &str = "config.toml";
+/// The certificate authorities of an index in it.
+pub(crate) const CA: &str = "ca.pem";
+/// Moonraker's API key.
+pub(crate) const API_KEY: &str = "/run/secrets/moonraker/api-key";
+/// What the containers hand over.
+const SHARED: &str = "/run/kflash/shared";
+/// A home for git, a cache, and room for builds.
+const WORK: &str = "/work";
+/// Where the node is mounted.
+const NODE: &str = "/node";
+/// Outside `/dev`, which may be the node's.
+const TERMINATION: &str = "/run/kflash/termination";
+/// Nobody in particular.
+const NOBODY: i64 = 65532;
+/// Debian's group of serial ports.
+const DIALOUT: i64 = 20;
+/// More than the slowest write of a board and Klipper's return.
+const GRACE: i64 = 300;
+
+pub(crate) fn profile_path(board: &str) -> String {
+    format!("{INPUTS}/{}", profile_key(board))
+}
+
+pub(crate) fn profile_key(board: &str) -> String {
+    format!("profile-{board}.toml")
+}
+
+/// The pod. `sources`: where the firmware of each of the printer's boards comes from; `inputs`: the name of the ConfigMap.
+pub(crate) fn pod(
+    printer: &Printer,
+    cluster: &Cluster,
+    shape: &Shape,
+    sources: &[From],
+    inputs: &str,
+) -> Result<PodSpec, JobError> {
+    let given = sources.contains(&From::Given);
+    let mut volumes = vec![config_map("inputs", inputs, None), empty("work")];
+    volumes.push(if given { config_map("firmware", inputs, Some(GIVEN)) } else { empty("firmware") });
+    let mut init = Vec::new();
+    if sources.contains(&From::Build) {
+        init.push(obtain("build", shape.images.builder(), printer, cluster));
+    }
+    if sources.contains(&From::Fetch) {
+        init.push(obtain("fetch", shape.images.flasher(), printer, cluster));
+    }
+    let sidecar = shape.quiesce == Quiesce::Sidecar;
+    if sidecar {
+        init.push(quiesce(printer, cluster, shape, given)?);
+        volumes.extend([empty("shared"), token_volume()]);
+    }
+    if let Some(secret) = cluster.api_key_secret.as_ref().filter(|_| !init.is_empty()) {
+        volumes.push(Volume {
+            name: "moonraker".to_owned(),
+            secret: Some(SecretVolumeSource { secret_name: Some(secret.clone()), ..SecretVolumeSource::default() }),
+            ..Volume::default()
+        });
+    }
+    match shape.access {
+        Access::Privileged => {
+            volumes.extend(["dev", "sys", "proc"].map(|name| host_path(name, &format!("/{name}"), "Directory")));
+            volumes.push(host_path("lock", "/run/lock", "DirectoryOrCreate"));
+        }
+        Access::Unprivileged => volumes.push(empty("lock")),
+    }
+    Ok(PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        service_account_name: sidecar.then(|| lease_name(printer)),
+        automount_service_account_token: Some(false),
+        priority_class_name: (shape.quiesce == Quiesce::Token).then(|| PRIORITY.to_owned()),
+        node_selector: Some(BTreeMap::from([("kubernetes.io/hostname".to_owned(), cluster.node.clone())])),
+        // A cordoned node is often the one whose board is to be flashed.
+        tolerations: Some(vec![Toleration {
+            key: Some("node.kubernetes.io/unschedulable".to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoSchedule".to_owned()),
+            ..Toleration::default()
+        }]),
+        termination_grace_period_seconds: Some(GRACE),
+        security_context: Some(PodSecurityContext {
+            run_as_user: Some(NOBODY),
+            run_as_group: Some(NOBODY),
+            run_as_non_root: (shape.access == Access::Unprivileged).then_some(true),
+            fs_group: Some(NOBODY),
+            supplemental_groups: Some(vec![DIALOUT]),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..PodSecurityContext::default()
+        }),
+        init_containers: Some(init).filter(|init| !init.is_empty()),
+        containers: vec![flasher(printer, cluster, shape, given)?],
+        volumes: Some(volumes),
+        ..PodSpec::default()
+    })
+}
+
+/// Builds or fetches, while Klipper still runs.
+fn obtain(verb: &str, image: String, printer: &Printer, cluster: &Cluster) -> Container {
+    let mut mounts =
+        vec![mount("inputs", INPUTS, true), mount("firmware", FIRMWARE, false), mount("work", WORK, false)];
+    mounts.extend(cluster.api_key_secret.as_ref().map(|_| secret_mount()));
+    let mut args = kflash(verb, printer);
+    args.extend(words(&["--out", FIRMWARE]));
+    Container {
+        name: verb.to_owned(),
+        image: Some(image),
+        args: Some(args),
+        env: Some(vec![value("HOME", WORK), value("TMPDIR", WORK)]),
+        security_context: Some(least()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+/// The only container with a token. Counts as started once it has decided.
+fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
+    let moonraker = moonraker_of(printer)?;
+    let mut args = words(&["quiesce", "--namespace", &cluster.namespace, "--lease", &lease_name(printer)]);
+    args.extend(words(&["--workload", &cluster.workload.to_string(), "--moonraker", &moonraker.url]));
+    let mut mounts = vec![
+        mount("firmware", FIRMWARE, true),
+        mount("shared", SHARED, false),
+        mount("token", "/var/run/secrets/kubernetes.io/serviceaccount", true),
+    ];
+    if cluster.api_key_secret.is_some() {
+        args.extend(words(&["--moonraker-key-file", API_KEY]));
+        mounts.push(secret_mount());
+    }
+    // With one board, it can be told whether Klipper has to be stopped at all.
+    if let [board] = &*printer.boards {
+        let firmware = if given { given_path() } else { format!("{FIRMWARE}/{}", board.name) };
+        args.extend(words(&["--firmware", &firmware, "--mcu", &mcu(board)]));
+    }
+    args.extend(words(&[
+        "--job-uid",
+        "$(JOB_UID)",
+        "--job",
+        "$(JOB)",
+        "--pod",
+        "$(POD)",
+        "--shared",
+        SHARED,
+        "--json",
+    ]));
+    Ok(Container {
+        name: "quiesce".to_owned(),
+        image: Some(shape.images.kube()),
+        args: Some(args),
+        env: Some(vec![
+            field("JOB_UID", &format!("metadata.labels['{}']", label::JOB_UID)),
+            field("JOB", &format!("metadata.labels['{}']", label::JOB_NAME)),
+            field("POD", "metadata.name"),
+        ]),
+        // A native sidecar: lives until the container that flashes has ended, and is asked to end then.
+        restart_policy: Some("Always".to_owned()),
+        startup_probe: Some(Probe {
+            exec: Some(ExecAction { command: Some(words(&["/usr/bin/kubectl-kflash", "probe", "--shared", SHARED])) }),
+            period_seconds: Some(1),
+            // An hour: it may have been told to wait for the end of a print.
+            failure_threshold: Some(3600),
+            ..Probe::default()
+        }),
+        security_context: Some(least()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    })
+}
+
+/// The container with the device.
+fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
+    let mut args = kflash("flash", printer);
+    // Moonraker was asked before Klipper was stopped: now there is nobody to ask.
+    let firmware = if given { given_path() } else { FIRMWARE.to_owned() };
+    args.extend(words(&["--no-moonraker", "--firmware", &firmware]));
+    args.extend(words(&["--termination-message", TERMINATION]));
+    let mut mounts = vec![mount("inputs", INPUTS, true), mount("firmware", FIRMWARE, true), mount("work", WORK, false)];
+    if shape.quiesce == Quiesce::Sidecar {
+        args.extend(words(&["--shared", SHARED]));
+        mounts.push(mount("shared", SHARED, false));
+    }
+    let mut resources = BTreeMap::new();
+    let mut one = |resource| resources.insert(resource, Quantity("1".to_owned()));
+    if shape.quiesce == Quiesce::Token {
+        one(token(printer, cluster));
+    }
+    let root = match shape.access {
+        Access::Privileged => NODE,
+        Access::Unprivileged => "",
+    };
+    let security = match shape.access {
+        Access::Privileged => {
+            args.extend(words(&["--host-root", NODE]));
+            mounts.extend(["dev", "sys", "proc"].map(|name| mount(name, &format!("{root}/{name}"), name != "dev")));
+            SecurityContext {
+                privileged: Some(true),
+                run_as_user: Some(0),
+                run_as_group: Some(0),
+                read_only_root_filesystem: Some(true),
+                ..SecurityContext::default()
+            }
+        }
+        Access::Unprivileged => {
+            let printer = printer.name.clone();
+            match cluster.resource.clone() {
+                None => return Err(JobError::NoResource { printer }),
+                Some(resource) if shape.quiesce == Quiesce::Sidecar && cluster.token.as_ref() == Some(&resource) => {
+                    return Err(JobError::Deadlock { printer, resource });
+                }
+                Some(resource) => one(resource),
+            };
+            least()
+        }
+    };
+    mounts.push(mount("lock", &format!("{root}/run/lock"), false));
+    Ok(Container {
+        name: "kflash".to_owned(),
+        image: Some(shape.images.flasher()),
+        args: Some(args),
+        resources: Some(ResourceRequirements { limits: Some(resources), ..ResourceRequirements::default() })
+            .filter(|resources| resources.limits.as_ref().is_some_and(|limits| !limits.is_empty())),
+        termination_message_path: Some(TERMINATION.to_owned()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        security_context: Some(security),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    })
+}
+
+/// What every run of kflash in the pod is told.
+fn kflash(verb: &str, printer: &Printer) -> Vec<String> {
+    let (config, cache) = (format!("{INPUTS}/{CONFIG}"), format!("{WORK}/cache"));
+    words(&[verb, "--config", &config, "--printer", &printer.name, "--cache-dir", &cache, "--json"])
+}
+
+/// Klipper's name of a board's micro-controller: its section in printer.cfg is [mcu] or [mcu NAME]. A name that Klipper
+/// does not know only means that it is stopped.
+fn mcu(board: &Board) -> String {
+    let unnamed = board.name == "mcu" || board.name == board.board.to_ascii_lowercase();
+    if unnamed { "mcu".to_owned() } else { format!("mcu {}", board.name) }
+}
+
+fn given_path() -> String {
+    format!("{FIRMWARE}/{GIVEN}")
+}
+
+fn least() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities { drop: Some(words(&["ALL"])), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn secret_mount() -> VolumeMount {
+    mount("moonraker", "/run/secrets/moonraker", true)
+}
+
+fn value(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    let field_ref = Some(ObjectFieldSelector { field_path: path.to_owned(), api_version: None });
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource { field_ref, ..EnvVarSource::default() }),
+    }
+}
+
+fn empty(name: &str) -> Volume {
+    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+}
+
+/// The ConfigMap, or one key of it.
+fn config_map(name: &str, of: &str, key: Option<&str>) -> Volume {
+    let items = key.map(|key| vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]);
+    Volume {
+        name: name.to_owned(),
+        config_map: Some(ConfigMapVolumeSource { name: of.to_owned(), items, ..ConfigMapVolumeSource::default() }),
+        ..Volume::default()
+    }
+}
+
+/// A directory of the node: a file would go stale as soon as the board re-enumerates.
+fn host_path(name: &str, path: &str, kind: &str) -> Volume {
+    let source = HostPathVolumeSource { path: path.to_owned(), type_: Some(kind.to_owned()) };
+    Volume { name: name.to_owned(), host_path: Some(source), ..Volume::default() }
+}
+
+/// What the kubelet mounts for an account that has its token mounted: token, certificate, namespace.
+fn token_volume() -> Volume {
+    let token = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            path: "token".to_owned(),
+            expiration_seconds: Some(3607),
+            audience: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let certificate = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: "kube-root-ca.crt".to_owned(),
+            items: Some(vec![KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), mode: None }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let namespace = VolumeProjection {
+        downward_api: Some(DownwardAPIProjection {
+            items: Some(vec![DownwardAPIVolumeFile {
+                path: "namespace".to_owned(),
+                field_ref: Some(ObjectFieldSelector { field_path: "metadata.namespace".to_owned(), api_version: None }),
+                ..DownwardAPIVolumeFile::default()
+            }]),
+        }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name: "token".to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![token, certificate, namespace]),
+            default_mode: None,
+        }),
+        ..Volume::default()
+    }
+}

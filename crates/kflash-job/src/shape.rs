@@ -1,0 +1,120 @@
+//! The variants of a flash in a cluster.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How the flash is to be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How the container that flashes reaches the board.
+    pub access: Access,
+    /// How Klipper is stopped and given back.
+    pub quiesce: Quiesce,
+    /// Which images the containers run.
+    pub images: Images,
+}
+
+/// How the container that flashes reaches the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// As root, with the node's `/dev`: nothing less follows a board that re-enumerates.
+    Privileged,
+    /// As nobody, with one resource of a device plugin: for boards on a UART, which do not re-enumerate.
+    Unprivileged,
+}
+
+/// How Klipper is stopped and given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiesce {
+    /// A sidecar scales it to nothing and back.
+    Sidecar,
+    /// It gives way to a Job of higher priority that asks for the same token of the printer, and comes back by itself.
+    Token,
+    /// Not at all: somebody else does.
+    None,
+}
+
+/// Which images the containers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Where they are: `localhost` for those that were imported on the node.
+    pub registry: String,
+    /// Their tag.
+    pub version: String,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { registry: "localhost".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
+impl Images {
+    pub(crate) fn flasher(&self) -> String {
+        self.of("kflash")
+    }
+
+    pub(crate) fn builder(&self) -> String {
+        self.of("kflash-builder")
+    }
+
+    pub(crate) fn kube(&self) -> String {
+        self.of("kflash-kube")
+    }
+
+    fn of(&self, name: &str) -> String {
+        format!("{}/{name}:{}", self.registry.trim_end_matches('/'), self.version)
+    }
+}
+
+/// Not one of the words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is none of {words}")]
+pub struct ParseShapeError {
+    given: String,
+    words: &'static str,
+}
+
+impl FromStr for Access {
+    type Err = ParseShapeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "privileged" => Ok(Self::Privileged),
+            "unprivileged" => Ok(Self::Unprivileged),
+            _ => Err(ParseShapeError { given: text.to_owned(), words: "privileged, unprivileged" }),
+        }
+    }
+}
+
+impl FromStr for Quiesce {
+    type Err = ParseShapeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "sidecar" => Ok(Self::Sidecar),
+            "token" => Ok(Self::Token),
+            "none" => Ok(Self::None),
+            _ => Err(ParseShapeError { given: text.to_owned(), words: "sidecar, token, none" }),
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Privileged => "privileged",
+            Self::Unprivileged => "unprivileged",
+        })
+    }
+}
+
+impl fmt::Display for Quiesce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sidecar => "sidecar",
+            Self::Token => "token",
+            Self::None => "none",
+        })
+    }
+}

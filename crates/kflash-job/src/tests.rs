@@ -1,0 +1,388 @@
+//! Policy: what a schema does not see.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::api::batch::v1::Job;
+use kflash::config::{Config, Source};
+use kflash::exit::{Again, ExitCode};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const CONFIG: &str = r#"
+klipper = { git = "https://github.com/Klipper3d/klipper", ref = "host" }
+
+[[printers]]
+name = "voron"
+moonraker = { url = "http://voron-klipper:7125" }
+cluster = { namespace = "printers", node = "pi4", workload = "deployment/voron-klipper", resource = "squat.ai/serial" }
+
+[[printers.boards]]
+board = "btt-octopus-v1.1-f446"
+device = ["1-1.4", "290034001751333038363536"]
+symbols = { USB_SERIAL_NUMBER = "octopus" }
+"#;
+
+const ACCESS: [Access; 2] = [Access::Privileged, Access::Unprivileged];
+const QUIESCE: [Quiesce; 3] = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None];
+
+fn config() -> Config {
+    parsed(CONFIG)
+}
+
+fn parsed(text: &str) -> Config {
+    Config::parse(Path::new("/etc/kflash/config.toml"), text.as_bytes(), None).unwrap()
+}
+
+/// The example with other words in it.
+fn with(old: &str, new: &str) -> Config {
+    assert!(CONFIG.contains(old), "{old}");
+    parsed(&CONFIG.replace(old, new))
+}
+
+fn shapes() -> impl Iterator<Item = Shape> {
+    ACCESS
+        .into_iter()
+        .flat_map(|access| QUIESCE.into_iter().map(move |quiesce| Shape { access, quiesce, images: Images::default() }))
+}
+
+fn usual() -> Shape {
+    shapes().next().unwrap()
+}
+
+fn made(config: &Config, shape: &Shape, firmware: Option<&[u8]>) -> Result<Vec<Manifest>, JobError> {
+    let inputs = Inputs {
+        config,
+        printer: &config.printers[0],
+        profiles: &BTreeMap::new(),
+        ca: None,
+        firmware: firmware.map(|bytes| Firmware { bytes }),
+    };
+    flash(&inputs, shape)
+}
+
+fn rendered(shape: &Shape, firmware: Option<&[u8]>) -> Vec<Manifest> {
+    made(&config(), shape, firmware).unwrap()
+}
+
+fn value(manifest: &Manifest) -> Value {
+    serde_json::to_value(manifest).unwrap()
+}
+
+/// The Job of a flash.
+fn job(shape: &Shape, firmware: Option<&[u8]>) -> Value {
+    value(&rendered(shape, firmware)[1])
+}
+
+fn containers(job: &Value) -> Vec<Value> {
+    let pod = &job["spec"]["template"]["spec"];
+    let of = |key: &str| pod[key].as_array().cloned().unwrap_or_default();
+    [of("initContainers"), of("containers")].concat()
+}
+
+fn container(job: &Value, name: &str) -> Value {
+    containers(job).into_iter().find(|container| container["name"] == name).unwrap()
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(|one| one["name"].as_str()).collect()
+}
+
+/// What follows an option.
+fn option<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+    let args: Vec<_> = container["args"].as_array()?.iter().filter_map(Value::as_str).collect();
+    let at = args.iter().position(|arg| *arg == name)?;
+    args.get(at + 1).copied()
+}
+
+#[test]
+fn the_token_is_the_sidecars_alone() {
+    for shape in shapes() {
+        let job = job(&shape, None);
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["serviceAccountName"].is_string(), shape.quiesce == Quiesce::Sidecar);
+        for container in containers(&job) {
+            let has = names(&container["volumeMounts"]).contains(&"token");
+            assert_eq!(has, container["name"] == "quiesce", "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn the_device_is_the_flashers_alone_and_nothing_else_is_privileged() {
+    for shape in shapes() {
+        for container in containers(&job(&shape, None)) {
+            let flasher = container["name"] == "kflash";
+            let privileged = flasher && shape.access == Access::Privileged;
+            let mounts = names(&container["volumeMounts"]);
+            for directory in ["dev", "sys", "proc"] {
+                assert_eq!(mounts.contains(&directory), privileged);
+            }
+            assert_eq!(mounts.contains(&"lock"), flasher);
+            let context = &container["securityContext"];
+            assert_eq!(context["privileged"] == true, privileged);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            if !privileged {
+                assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+                assert_eq!(context["allowPrivilegeEscalation"], false);
+                assert_eq!(context["runAsNonRoot"], true);
+            }
+            let mut resources = Vec::new();
+            if flasher && shape.quiesce == Quiesce::Token {
+                resources.push("kflash.dev/printer-voron");
+            }
+            if flasher && shape.access == Access::Unprivileged {
+                resources.push("squat.ai/serial");
+            }
+            let limits = container["resources"]["limits"].as_object().cloned().unwrap_or_default();
+            assert_eq!(limits.keys().map(String::as_str).collect::<Vec<_>>(), resources, "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn the_nodes_directories_are_mounted_whole() {
+    let job = job(&usual(), None);
+    let volumes = job["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let paths: Vec<_> = volumes.iter().filter_map(|volume| volume["hostPath"]["path"].as_str()).collect();
+    assert_eq!(paths, ["/dev", "/sys", "/proc", "/run/lock"]);
+    let flasher = container(&job, "kflash");
+    let root = option(&flasher, "--host-root").unwrap();
+    for mount in flasher["volumeMounts"].as_array().unwrap() {
+        let path = mount["mountPath"].as_str().unwrap();
+        assert_eq!(path.starts_with(root), ["dev", "sys", "proc", "lock"].map(Value::from).contains(&mount["name"]));
+    }
+    let message = flasher["terminationMessagePath"].as_str().unwrap();
+    assert_eq!(option(&flasher, "--termination-message"), Some(message));
+    assert!(!message.starts_with("/dev/"), "which may be the node's");
+}
+
+#[test]
+fn what_is_mounted_is_there_and_what_is_there_is_mounted() {
+    for shape in shapes() {
+        for firmware in [None, Some(&b"firmware"[..])] {
+            let job = job(&shape, firmware);
+            let volumes: Vec<String> =
+                names(&job["spec"]["template"]["spec"]["volumes"]).into_iter().map(str::to_owned).collect();
+            let containers = containers(&job);
+            for volume in &volumes {
+                let mounted = containers.iter().any(|it| names(&it["volumeMounts"]).contains(&volume.as_str()));
+                assert!(mounted, "{volume}");
+            }
+            for mount in containers.iter().flat_map(|container| names(&container["volumeMounts"])) {
+                assert!(volumes.iter().any(|volume| volume == mount), "{mount}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sidecar_never_waits_for_what_klipper_holds() {
+    let held = with("resource = ", r#"token = "squat.ai/serial", resource = "#);
+    let shape = |quiesce| Shape { access: Access::Unprivileged, quiesce, images: Images::default() };
+    let error = made(&held, &shape(Quiesce::Sidecar), None).unwrap_err();
+    assert!(matches!(error, JobError::Deadlock { .. }), "{error}");
+    // Where Klipper gives way, that resource is what it gives up.
+    let manifests = made(&held, &shape(Quiesce::Token), None).unwrap();
+    let limits = &container(&value(&manifests[1]), "kflash")["resources"]["limits"];
+    assert_eq!(*limits, json!({"squat.ai/serial": "1"}));
+}
+
+#[test]
+fn a_job_that_klipper_gives_way_to_waits_to_be_started() {
+    for shape in shapes() {
+        let job = job(&shape, None);
+        assert_eq!(job["spec"]["suspend"] == true, shape.quiesce == Quiesce::Token);
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["priorityClassName"] == "kflash", shape.quiesce == Quiesce::Token);
+        let classes = setup(&config().printers[0], &shape).unwrap();
+        let classes: Vec<_> = classes.iter().map(value).filter(|it| it["kind"] == "PriorityClass").collect();
+        assert_eq!(names(&json!(classes.iter().map(|it| &it["metadata"]).collect::<Vec<_>>())).len(), classes.len());
+        assert_eq!(classes.len() == 1, shape.quiesce == Quiesce::Token);
+    }
+}
+
+#[test]
+fn it_ends_for_good_where_trying_again_cannot_help() {
+    use ExitCode::{
+        Build, Busy, Cancelled, Denied, Enter, Fetch, Internal, Lost, NotFound, Phase, Refused, Taken, Usage, Verify,
+        Write,
+    };
+
+    let job = job(&usual(), None);
+    let spec = &job["spec"];
+    assert_eq!(spec["template"]["spec"]["restartPolicy"], "Never", "the server takes no podFailurePolicy without");
+    assert_eq!(spec["podReplacementPolicy"], "Failed", "never two at once");
+    assert_eq!((&spec["parallelism"], &spec["completions"]), (&json!(1), &json!(1)));
+    let rules = &spec["podFailurePolicy"]["rules"];
+    let codes: Vec<_> = rules[0]["onExitCodes"]["values"].as_array().unwrap().iter().map(Value::as_u64).collect();
+    let all = [
+        Internal, Usage, Refused, NotFound, Busy, Denied, Build, Fetch, Enter, Write, Verify, Lost, Cancelled, Taken,
+        Phase,
+    ];
+    let for_good = |exit: &ExitCode| matches!(exit.again(), Again::No | Again::Person);
+    let ends: Vec<_> = all.into_iter().filter(for_good).map(|exit| Some(u64::from(exit.code()))).collect();
+    assert_eq!((rules[0]["action"].as_str(), codes), (Some("FailJob"), ends));
+    assert_eq!(rules[0]["onExitCodes"]["containerName"], Value::Null, "those that obtain count, too");
+    let evicted = json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
+    assert_eq!(rules[1], evicted);
+}
+
+#[test]
+fn who_ends_it_waits_for_the_slowest_write_and_for_klipper() {
+    let pod = &job(&usual(), None)["spec"]["template"]["spec"];
+    // A mass erase of the largest chip takes 35 s, its write about as long; Klipper has two minutes to come back.
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 35 + 60 + 120);
+}
+
+#[test]
+fn names_are_labels_and_tell_the_inputs() {
+    let name = |config: &Config, firmware| {
+        let job = value(&made(config, &usual(), firmware).unwrap()[1]);
+        job["metadata"]["name"].as_str().unwrap().to_owned()
+    };
+    let built = name(&config(), None);
+    assert_eq!(built, name(&config(), None));
+    for other in [
+        name(&config(), Some(b"firmware")),
+        name(&config(), Some(b"another")),
+        name(&with("octopus-v1.1-f446", "octopus-v1.1-f446\"\nroute = \"dfu"), None),
+        name(&with("pi4", "pi5"), None),
+        name(&with("1-1.4", "1-1.5"), None),
+    ] {
+        assert_ne!(built, other);
+    }
+}
+
+#[test]
+fn firmware_that_comes_along_needs_no_builder_and_no_network() {
+    let manifests = rendered(&usual(), Some(b"firmware"));
+    let (map, given) = (value(&manifests[0]), value(&manifests[1]));
+    assert_eq!(map["binaryData"], json!({"klipper": "ZmlybXdhcmU="}));
+    assert!(!map["data"]["config.toml"].as_str().unwrap().contains("git"));
+    assert_eq!(names(&given["spec"]["template"]["spec"]["initContainers"]), ["quiesce"]);
+    assert_eq!(option(&container(&given, "kflash"), "--firmware"), Some("/firmware/klipper"));
+    let built = job(&usual(), None);
+    assert_eq!(names(&built["spec"]["template"]["spec"]["initContainers"]), ["build", "quiesce"]);
+    assert_eq!(option(&container(&built, "build"), "--out"), Some("/firmware"));
+    assert_eq!(option(&container(&built, "kflash"), "--firmware"), Some("/firmware"));
+}
+
+#[test]
+fn what_the_pod_reads_is_the_configuration_of_its_printer() {
+    let map = value(&rendered(&usual(), None)[0]);
+    let mut meant = config();
+    meant.printers[0].cluster = None;
+    meant.printers[0].boards[0].firmware = Some(Source::Build);
+    assert_eq!(parsed(map["data"]["config.toml"].as_str().unwrap()), meant);
+}
+
+#[test]
+fn secrets_stay_where_they_are() {
+    let secret = "5ec4e7";
+    let keyed = format!(r#"{{ url = "http://voron-klipper:7125", api-key = "{secret}" }}"#);
+    let plain = r#"{ url = "http://voron-klipper:7125" }"#;
+    let error = made(&with(plain, &keyed), &usual(), None).unwrap_err();
+    assert!(matches!(error, JobError::NoSecret { .. }), "{error}");
+    let text = CONFIG.replace(plain, &keyed).replace("node =", "api-key-secret = \"moonraker\", node =");
+    let config = parsed(&text);
+    let manifests = [setup(&config.printers[0], &usual()).unwrap(), made(&config, &usual(), None).unwrap()].concat();
+    let text = yaml(&manifests).unwrap();
+    assert!(!text.contains(secret));
+    let job = manifests.last().map(value).unwrap();
+    for container in containers(&job) {
+        let reads = names(&container["volumeMounts"]).contains(&"moonraker");
+        assert_eq!(reads, container["name"] != "kflash");
+    }
+}
+
+#[test]
+fn what_a_pod_cannot_do_is_said_before() {
+    for (old, new, said) in [
+        (
+            "git = \"https://github.com/Klipper3d/klipper\", ref = \"host\"",
+            "git = \"/srv/klipper\"",
+            "nothing to obtain",
+        ),
+        ("symbols =", "firmware = { file = \"a.bin\" }\nsymbols =", "a file of this machine"),
+        ("symbols =", "firmware = \"fetch\"\nsymbols =", "state [fetch]"),
+        ("device =", "#", "no device"),
+        ("cluster =", "#", "no [printers.cluster]"),
+        ("moonraker =", "#", "no moonraker"),
+    ] {
+        let error = made(&with(old, new), &usual(), None).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains("voron"), "{error}");
+    }
+    let error = made(&config(), &usual(), Some(&vec![0xff; 1 << 20])).unwrap_err();
+    assert!(matches!(error, JobError::TooLarge { .. }), "{error}");
+    let unprivileged = Shape { access: Access::Unprivileged, ..usual() };
+    let error = made(&with(", resource = \"squat.ai/serial\"", ""), &unprivileged, None).unwrap_err();
+    assert!(matches!(error, JobError::NoResource { .. }), "{error}");
+}
+
+#[test]
+fn what_is_set_up_does_not_undo_what_a_flash_owes() {
+    let manifests = setup(&config().printers[0], &usual()).unwrap();
+    let lease = manifests.iter().map(value).find(|manifest| manifest["kind"] == "Lease").unwrap();
+    assert!(lease["spec"].is_null());
+    let annotations = lease["metadata"]["annotations"].as_object().unwrap();
+    assert_eq!(annotations.keys().collect::<Vec<_>>(), ["kflash.dev/moonraker", "kflash.dev/workload"]);
+}
+
+#[test]
+fn what_no_manifest_can_do_is_said_above() {
+    let config = config();
+    for shape in shapes() {
+        let notes = notes_of_setup(&config.printers[0], &shape).unwrap();
+        assert!(notes.lines().all(|line| line.starts_with('#')), "{notes}");
+        let label = "kubectl label namespace printers pod-security.kubernetes.io/enforce=privileged";
+        assert_eq!(notes.contains(label), shape.access == Access::Privileged);
+        let patch = "/status/capacity/kflash.dev~1printer-voron";
+        assert_eq!(notes.contains(patch), shape.quiesce == Quiesce::Token);
+        let notes = notes_of_flash(&shape);
+        assert!(notes.lines().all(|line| line.starts_with('#')), "{notes}");
+        assert_eq!(notes.contains("kubectl kflash run"), shape.quiesce == Quiesce::Token);
+    }
+}
+
+#[test]
+fn yaml_says_the_same_and_kubernetes_own_types_keep_all_of_it() {
+    for shape in shapes() {
+        let manifests = [setup(&config().printers[0], &shape).unwrap(), rendered(&shape, Some(b"x"))].concat();
+        let text = yaml(&manifests).unwrap();
+        let back: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        assert_eq!(back, manifests.iter().map(value).collect::<Vec<_>>());
+        let job = back.last().unwrap();
+        let typed: Job = serde_json::from_value(job.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&typed).unwrap(), *job);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_printers_name_makes_names_of_its_own(names in prop::collection::hash_set("[a-z0-9._-]{1,60}", 1..4)) {
+        let printer = |name: &String| kflash::config::Printer { name: name.clone(), ..config().printers.remove(0) };
+        let made: Vec<_> = names.iter().map(|name| lease_name(&printer(name))).collect();
+        for (at, name) in made.iter().enumerate() {
+            let job = format!("{name}-0123456789-abcde");
+            prop_assert!(job.len() <= 63 && !name.ends_with('-'), "{}", job);
+            prop_assert!(name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-'), "{}", name);
+            prop_assert!(!made[..at].contains(name), "{:?}", made);
+        }
+    }
+
+    #[test]
+    fn any_text_in_a_configuration_comes_out_as_it_went_in(text in "[^\\x00-\\x1f\\x7f]{1,40}") {
+        let mut config = config();
+        config.printers[0].boards[0].symbols.insert("NOTE".to_owned(), text.clone());
+        let manifests = made(&config, &usual(), None).unwrap();
+        let back: Vec<Value> = serde_saphyr::from_multiple(&yaml(&manifests).unwrap()).unwrap();
+        let read: toml::Table = toml::from_str(back[0]["data"]["config.toml"].as_str().unwrap()).unwrap();
+        prop_assert_eq!(read["printers"][0]["boards"][0]["symbols"]["NOTE"].as_str(), Some(&*text));
+    }
+}
