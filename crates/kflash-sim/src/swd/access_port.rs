@@ -40,8 +40,6 @@ pub(super) struct AccessPort {
     has_packed: bool,
     /// Bits of TAR that advance: the architecture promises 10, the Cortex-M3 and M4 have 12 and debuggers rely on it.
     wraps_at: u32,
-    /// The first read after TAR was written is answered WAIT, as an STM32F429 was seen to do.
-    fetches: bool,
 }
 
 impl AccessPort {
@@ -54,13 +52,7 @@ impl AccessPort {
             tar: 0,
             has_packed: large,
             wraps_at: if large { 0xfff } else { 0x3ff },
-            fetches: false,
         }
-    }
-
-    /// Whether this read has to wait once.
-    pub fn waits(&mut self, register: u8) -> bool {
-        register == DRW && std::mem::take(&mut self.fetches)
     }
 
     /// What reading `register` comes to.
@@ -86,14 +78,8 @@ impl AccessPort {
                     self.csw &= !ADDR_INC;
                 }
             }
-            TAR => {
-                self.tar = value;
-                self.fetches = true;
-            }
-            DRW => {
-                self.fetches = false;
-                return self.data();
-            }
+            TAR => self.tar = value,
+            DRW => return self.data(),
             BD0..=BD3 => return self.banked(register),
             _ => {}
         }

@@ -7,9 +7,9 @@ use kflash::addr::FlashRange;
 use crate::flash::{Nor, Refusal};
 
 /// Status reads that a long operation lasts. Silicon needs millions, which would be interpreted one by one.
-const POLLS: u32 = 2000;
+const POLLS: u32 = 500;
 /// The least time that passes between two status reads.
-const LEAST_STEP: Duration = Duration::from_micros(4);
+const LEAST_STEP: Duration = Duration::from_micros(20);
 
 /// More than these tell nothing new.
 const MOST_VIOLATIONS: usize = 100;

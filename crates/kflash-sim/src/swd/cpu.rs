@@ -13,8 +13,10 @@ use armagnac::decoder::Lut16AndGrouped32InstructionDecoder;
 use super::memory::{END, Memory};
 use super::part::CoreKind;
 
-/// Instructions between two looks of the host. Few, so that the host sees an erase running.
-const SLICE: u32 = 2000;
+/// Instructions between two looks of the host. Few, so that the host sees an erase running; firmware that no debugger is
+/// after needs no more than to be seen running.
+const SLICE: u32 = 1000;
+const UNDEBUGGED_SLICE: u32 = 50;
 /// An instruction at 100 MHz.
 const INSTRUCTION: Duration = Duration::from_nanos(10);
 /// Interrupts of the largest chip modelled.
@@ -111,6 +113,8 @@ impl Cpu {
         std::mem::swap(&mut fresh.instruction_decoder, &mut self.processor.instruction_decoder);
         self.processor = fresh;
         self.was_reset = true;
+        // As an STM32F429 was seen to do; the architecture leaves it open.
+        self.retired = false;
         self.stepping = false;
         let vector = |addr| self.memory.borrow_mut().read(addr, 4);
         let vectors = vector(0).and_then(|stack| Ok((stack, vector(4)?)));
@@ -150,7 +154,7 @@ impl Cpu {
 
     /// Executes for a while.
     pub fn run(&mut self) {
-        self.execute(SLICE);
+        self.execute(if self.debug_enabled { SLICE } else { UNDEBUGGED_SLICE });
     }
 
     fn execute(&mut self, most: u32) {

@@ -17,6 +17,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use kflash::addr::FlashRange;
 use kflash::chip::Chip;
@@ -179,6 +180,11 @@ impl Target {
         Ok(())
     }
 
+    /// Time passes in which nobody looks.
+    pub fn wait(&mut self, duration: Duration) {
+        self.memory.borrow_mut().array.now += duration;
+    }
+
     /// Resets that software or a debugger asked for.
     fn follow_up(&mut self) -> Result<(), String> {
         let asked = self.memory.borrow().array.wants_reset;
@@ -197,9 +203,6 @@ impl Target {
             Port::Debug => Ok(self.port.read(addr)),
             Port::Access => {
                 let register = self.port.ap_register(addr);
-                if self.ap.waits(register) {
-                    return Err(Refused::Wait);
-                }
                 let posted = self.port.posted;
                 if self.port.selects_first_ap() {
                     let read = self.access(register, self.ap.read(register), None);
@@ -305,6 +308,11 @@ impl Target {
     /// What the processor does.
     pub fn core(&self) -> CoreState {
         self.cpu.state
+    }
+
+    /// Whether a debugger is on it: C_DEBUGEN.
+    pub fn is_debugged(&self) -> bool {
+        self.cpu.debug_enabled
     }
 
     /// The program counter, and the instructions executed so far.

@@ -57,6 +57,8 @@ impl Part {
         };
         Some(match chip.id.as_str() {
             "stm32f407xg" => cortex_m4(0x1007_6413),
+            // On no board, but the chip of the recordings.
+            "stm32f429xi" => cortex_m4(0x1007_6419),
             "stm32f446xe" => cortex_m4(0x1000_6421),
             // High density; xC is sold from the same die.
             "stm32f103xc" | "stm32f103xe" => Self {

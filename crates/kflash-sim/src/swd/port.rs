@@ -68,6 +68,8 @@ pub(super) struct SwdPort {
     select: u32,
     sticky_error: bool,
     read_ok: bool,
+    /// A write to the access port may not be through yet.
+    writing: bool,
     /// The result of the last read of an access port.
     pub posted: u32,
 }
@@ -83,6 +85,7 @@ impl SwdPort {
             select: 0,
             sticky_error: false,
             read_ok: true,
+            writing: false,
             posted: 0,
         }
     }
@@ -120,6 +123,12 @@ impl SwdPort {
             Line::Reset | Line::Jtag | Line::Lost => return Err(Refused::Silence),
         }
         let needs_ap = port == Port::Access;
+        // A transfer that has to wait for a write before it is answered WAIT once: reads of the access port, and SELECT. So
+        // in 5000 cases of the recordings of an STM32F429, with no exception.
+        let waits = needs_ap && read || port == Port::Debug && !read && addr == SELECT;
+        if std::mem::replace(&mut self.writing, needs_ap && !read) && waits {
+            return Err(Refused::Wait);
+        }
         if self.sticky_error && (needs_ap || read && addr == RDBUFF) {
             return Err(Refused::Fault);
         }

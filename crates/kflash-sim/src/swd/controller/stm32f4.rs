@@ -10,6 +10,9 @@ const OPTKEYR: u32 = 0x08;
 const SR: u32 = 0x0c;
 const CR: u32 = 0x10;
 const OPTCR: u32 = 0x14;
+const OPTCR1: u32 = 0x18;
+/// Sectors of one bank.
+const ONE_BANK: usize = 12;
 
 const EOP: u32 = 1 << 0;
 const WRPERR: u32 = 1 << 4;
@@ -86,6 +89,8 @@ impl Stm32F4 {
             }
             CR => self.cr | if self.lock.locked { LOCK } else { 0 },
             OPTCR => self.optcr & !OPTLOCK | u32::from(self.option_lock.locked),
+            // Nothing is write-protected in the second bank.
+            OPTCR1 if array.nor.sectors().len() > ONE_BANK => 0x0fff_0000,
             _ => 0,
         }
     }

@@ -41,8 +41,15 @@ impl Debugger {
         self.line_reset();
         self.0.read(Port::Debug, 0).unwrap();
         self.0.write(Port::Debug, 4, 0x5000_0000).unwrap();
-        self.0.write(Port::Debug, 8, 0).unwrap();
+        self.select(0);
         self.0.write(Port::Access, 0, 0x2300_0012).unwrap();
+    }
+
+    /// Sets SELECT.
+    pub fn select(&mut self, value: u32) {
+        if self.0.write(Port::Debug, 8, value) == Err(Refused::Wait) {
+            self.0.write(Port::Debug, 8, value).unwrap();
+        }
     }
 
     /// A read of an access port's register in the selected bank, with its result.

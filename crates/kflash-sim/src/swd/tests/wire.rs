@@ -23,9 +23,9 @@ fn nothing_is_answered_before_the_switch_and_a_line_reset() {
 fn each_part_has_its_ids() {
     let of = |id| {
         let mut it = Debugger::connected(id, Options::default());
-        it.0.write(Port::Debug, 8, 0xf0).unwrap();
+        it.select(0xf0);
         let ids = (it.0.read(Port::Debug, 0).unwrap(), it.ap(0xc).unwrap());
-        it.0.write(Port::Debug, 8, 0).unwrap();
+        it.select(0);
         (ids, it.get(0xe000_ed00))
     };
     assert_eq!(of("stm32f407xg"), ((0x2ba0_1477, 0x2477_0011), 0x410f_c241));
@@ -49,7 +49,7 @@ fn an_access_port_without_power_faults_until_it_is_cleared() {
 }
 
 #[test]
-fn reads_of_the_access_port_are_posted_and_the_first_after_tar_waits() {
+fn reads_of_the_access_port_are_posted_and_wait_for_a_write() {
     let mut it = Debugger::connected("stm32f446xe", Options::default());
     it.0.write(Port::Access, 4, RAM).unwrap();
     for word in [1, 2, 3] {
@@ -59,6 +59,12 @@ fn reads_of_the_access_port_are_posted_and_the_first_after_tar_waits() {
     let reads: Vec<_> = (0..4).map(|_| it.0.read(Port::Access, 0xc)).collect();
     assert_eq!(reads, [Err(Refused::Wait), Ok(0), Ok(1), Ok(2)]);
     assert_eq!(it.0.read(Port::Debug, 0xc), Ok(3));
+
+    it.0.write(Port::Access, 4, RAM).unwrap();
+    assert_eq!(it.0.write(Port::Debug, 8, 0), Err(Refused::Wait));
+    assert_eq!(it.0.write(Port::Debug, 8, 0), Ok(()));
+    it.0.write(Port::Access, 4, RAM).unwrap();
+    assert!(it.0.read(Port::Debug, 4).is_ok(), "reads of the debug port never wait");
 }
 
 #[test]
@@ -102,16 +108,16 @@ fn an_address_where_nothing_lies_faults_once() {
 #[test]
 fn other_access_ports_read_zero() {
     let mut it = Debugger::connected("stm32f446xe", Options::default());
-    it.0.write(Port::Debug, 8, 0x0100_00f0).unwrap();
+    it.select(0x0100_00f0);
     assert_eq!(it.ap(0xc), Ok(0));
 }
 
 #[test]
 fn the_rom_table_leads_to_the_core() {
     let mut it = Debugger::connected("stm32f446xe", Options::default());
-    it.0.write(Port::Debug, 8, 0xf0).unwrap();
+    it.select(0xf0);
     let base = it.ap(8).unwrap();
-    it.0.write(Port::Debug, 8, 0).unwrap();
+    it.select(0);
     assert_eq!(base, 0xe00f_f003);
     let entry = it.get(base & !0xfff);
     assert_eq!((base & !0xfff).wrapping_add(entry & !0xfff), 0xe000_e000);
@@ -127,6 +133,7 @@ fn the_rom_table_leads_to_the_core() {
 fn trouble_lasts_as_long_as_it_was_asked_for() {
     let mut it = Debugger::connected("stm32f446xe", Options::default());
     it.0.set_trouble(Trouble { waits: 2, ..Trouble::default() }).unwrap();
+    it.0.read(Port::Debug, 4).unwrap();
     assert_eq!(it.0.read(Port::Access, 0), Err(Refused::Wait));
     assert_eq!(it.0.read(Port::Access, 0), Err(Refused::Wait));
     assert!(it.0.read(Port::Access, 0).is_ok());
