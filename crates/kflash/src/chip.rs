@@ -41,9 +41,33 @@ pub struct Chip {
     /// with `*` on both sides. Where a tree lacks a symbol, its former name is asked for.
     #[serde(default)]
     pub kconfig_formerly: BTreeMap<String, String>,
+    /// What its debug port shows, where kflash can flash it by SWD.
+    pub swd: Option<SwdChip>,
     /// Where the facts come from.
     #[serde(default)]
     pub sources: Vec<String>,
+}
+
+/// What a chip's debug port shows. How its flash is written lies in `boards/swd/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SwdChip {
+    /// DEV_ID: the low 12 bits of DBGMCU_IDCODE, the same for all chips from one die.
+    pub device_id: u16,
+    /// The registers of its flash.
+    pub controller: FlashController,
+}
+
+/// A family of flash controllers: where the chip's identity and its read protection lie, and how that is lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlashController {
+    /// STM32F1 (PM0075).
+    Stm32f1,
+    /// STM32F2 and F4 (RM0090 §3).
+    Stm32f4,
+    /// STM32G0 (RM0444 §3).
+    Stm32g0,
 }
 
 /// The DfuSe bootloader in a chip's ROM.

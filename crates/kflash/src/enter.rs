@@ -298,6 +298,11 @@ fn connect<'a>(run: &mut Run<'a>, plan: &Plan, by_hand: bool) -> Result<Entered<
             let quirks = run.request.chip.rom_dfu.as_ref().map_or(&[][..], |rom| &rom.quirks);
             Box::new(DfuSe::connect(link, host.clock(), quirks).map_err(|error| did_not_enter(run, &error))?)
         }
+        Protocol::Swd => {
+            let message = format!("{} is reached over its cable, and SWD takes a debug probe", run.place());
+            let refused = FlashError::new(ExitCode::Refused, FailureKind::CheckFailed, BoardState::Untouched, message);
+            return Err(run.failed(refused));
+        }
     };
     let info = bootloader.info().clone();
     let usb = run.device.usb.clone();

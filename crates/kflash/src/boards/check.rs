@@ -121,6 +121,7 @@ fn route(route: &Route, bootloader: &InstalledBootloader, profile: &Profile, chi
             wrong(key(route, "protocol"), format!("dfuse, but {} has no DFU in ROM", chip.id))?;
         }
         Protocol::Dfuse if route.cable != Cable::Usb => wrong(key(route, "cable"), "dfuse takes USB")?,
+        Protocol::Swd => wrong(key(route, "protocol"), "swd is no route of a board: a debug probe reaches every one")?,
         Protocol::Katapult | Protocol::Dfuse => {}
     }
     match (route.cable, route.bootloader_baud) {

@@ -90,6 +90,12 @@ pub fn builtin_chips() -> Result<Vec<Chip>, BoardError> {
     files.map(|file| chip(&Path::new("boards").join(file.path()), file.contents())).collect()
 }
 
+/// How a chip's flash is written by SWD: a target description of probe-rs, in YAML, for the chip of this id.
+#[cfg(feature = "swd")]
+pub fn swd_definition(chip: &str) -> Option<&'static str> {
+    BUILT_IN.get_file(format!("swd/{chip}.yaml"))?.contents_utf8()
+}
+
 /// The board of this id or alias; or of the profile file at this path, when it holds a slash or ends in `.toml`. A profile
 /// file takes its chip from the built-in ones, else from `chips/` beside it.
 pub fn find(id_or_path: &str) -> Result<(Profile, Chip), BoardError> {

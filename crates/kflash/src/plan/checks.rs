@@ -12,9 +12,9 @@ use crate::proto::Protocol;
 use crate::proto::dfuse::rom_serial;
 use crate::query::{self, Resident};
 
-use super::Known;
 use super::operations::Layout;
 use super::route::{Chosen, cable_of, cable_of_build};
+use super::{Known, Target};
 
 /// A check of two sides that either agree or not.
 fn check(name: &str, agrees: bool, evidence: String) -> Check {
@@ -172,6 +172,16 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
             open("flash can be read, erased and written there", Verdict::Pending, "the bootloader's layout says so"),
             open("chip is not read-protected", Verdict::Pending, "a first read shows it"),
         ],
+        (Protocol::Swd, None) => {
+            vec![open("chip is this board's, and open", Verdict::Pending, "the debug probe shows it")]
+        }
+        // Which chip it is, its flash and its protection were looked at before it was halted.
+        (Protocol::Swd, Some(target)) => {
+            let version = target.info.version.as_deref().unwrap_or("nothing");
+            let mut checks = vec![check("chip is this board's, and open", true, format!("chip says {version}"))];
+            checks.extend(no_katapult_overwritten(known, chosen, target));
+            checks
+        }
         (Protocol::Katapult, Some(target)) => {
             let info = &target.info;
             let mcu = info.mcu.as_deref().unwrap_or("no MCU");
@@ -231,15 +241,7 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
                 let evidence = format!("it shows {}; ST's shows {ST_DFU}", usb.id);
                 checks.push(check("bootloader in ROM is ST's", usb.id == ST_DFU, evidence));
             }
-            if let (Some(head), true) = (&target.head, chosen.bootloader.app_start == known.chip.flash_start) {
-                let katapult = query::resident_in(head, known.chip) == Resident::Katapult;
-                let evidence = if katapult {
-                    "flash begins with Katapult, and the image starts there, too: build it for the start behind Katapult"
-                } else {
-                    "flash does not begin with Katapult"
-                };
-                checks.push(check("no Katapult is overwritten", !katapult, evidence.into()));
-            }
+            checks.extend(no_katapult_overwritten(known, chosen, target));
             let quirks = known.chip.rom_dfu.as_ref().map_or(&[][..], |rom| &rom.quirks);
             if quirks.contains(&DfuQuirk::LayoutTooLarge) {
                 let evidence = "this bootloader is known to list more flash than there is";
@@ -248,6 +250,18 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
             checks
         }
     }
+}
+
+/// Whether an image for the flash's start meets Katapult there.
+fn no_katapult_overwritten(known: &Known<'_>, chosen: &Chosen<'_>, target: &Target) -> Option<Check> {
+    let head = target.head.as_ref().filter(|_| chosen.bootloader.app_start == known.chip.flash_start)?;
+    let katapult = query::resident_in(head, known.chip) == Resident::Katapult;
+    let evidence = if katapult {
+        "flash begins with Katapult, and the image starts there, too: build it for the start behind Katapult"
+    } else {
+        "flash does not begin with Katapult"
+    };
+    Some(check("no Katapult is overwritten", !katapult, evidence.into()))
 }
 
 /// What no device and no image can tell.

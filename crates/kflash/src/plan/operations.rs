@@ -14,6 +14,8 @@ use super::{Known, Op, PlannedOp, Region, WayBack};
 /// Katapult's block in every build read; DfuSe's transfer in the older ROMs. Replaced by the target's own word.
 const USUAL_KATAPULT_BLOCK: u32 = 64;
 const USUAL_DFU_TRANSFER: u32 = 2048;
+/// A page of every flash algorithm in `boards/swd/`.
+const USUAL_SWD_PAGE: u32 = 1024;
 
 /// What the operations are made from.
 pub struct Layout {
@@ -32,12 +34,13 @@ impl Layout {
         let usual = match chosen.route.protocol {
             Protocol::Katapult => USUAL_KATAPULT_BLOCK,
             Protocol::Dfuse => USUAL_DFU_TRANSFER,
+            Protocol::Swd => USUAL_SWD_PAGE,
         };
         let block = known.target.map_or(FlashSize(usual), |target| target.info.block_size);
-        // DfuSe takes any length; only the chip's own unit counts. Katapult takes whole blocks.
+        // DfuSe and SWD take any length; only the chip's own unit counts. Katapult takes whole blocks.
         let unit = match chosen.route.protocol {
             Protocol::Katapult => block.0.max(known.chip.program_unit.0),
-            Protocol::Dfuse => known.chip.program_unit.0,
+            Protocol::Dfuse | Protocol::Swd => known.chip.program_unit.0,
         };
         let size = image.size.0.checked_next_multiple_of(unit)?;
         let written = FlashRange::new(image.start, FlashSize(size))?;
@@ -55,6 +58,8 @@ pub fn operations(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Ve
     match chosen.route.protocol {
         Protocol::Katapult => katapult(known, layout),
         Protocol::Dfuse => dfuse(known, chosen, layout),
+        // The probe stays: it can always do it again.
+        Protocol::Swd => sector_by_sector(layout, WayBack::Swd, WayBack::Swd),
     }
 }
 
@@ -90,7 +95,12 @@ fn dfuse(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Planned
             .any(|route| route.bootloader == chosen.bootloader.id && route.protocol == Protocol::Katapult);
     let (blank, begun) =
         if in_katapult { (WayBack::Cable, past_the_first_word(known.profile)) } else { (boot0, boot0) };
+    sector_by_sector(layout, blank, begun)
+}
 
+/// Erases every sector, writes the first block last. The ways back are those from a blank application, and from one whose
+/// first block is being written.
+fn sector_by_sector(layout: &Layout, blank: WayBack, begun: WayBack) -> Vec<PlannedOp> {
     let mut ops = Vec::new();
     let mut plan = |op, way_back| ops.push(PlannedOp { op, way_back });
     // The vector table goes with the first sector, so that nothing starts what is left of the old application.
@@ -103,7 +113,8 @@ fn dfuse(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Planned
         plan(Op::Write { range: rest }, blank);
     }
     plan(Op::Write { range: first_block }, begun);
-    plan(Op::Finish, WayBack::Cable);
+    // What shares a sector is restored by SWD only now.
+    plan(Op::Finish, if begun == WayBack::Swd { begun } else { WayBack::Cable });
     plan(Op::ReadBack { range: written }, WayBack::Cable);
     plan(Op::Start { addr: written.start }, WayBack::Cable);
     ops
@@ -136,7 +147,9 @@ pub fn regions(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<R
     let erased_to = layout.sectors.last().map_or(layout.written.end(), |sector| sector.end()).min(flash.end());
     add(flash.start, layout.written.start, &format!("{} bootloader", chosen.bootloader.id), Fate::Kept);
     add(layout.written.start, layout.written.end(), "application", Fate::Written);
-    add(layout.written.end(), erased_to, "rest of the last sector", Fate::Erased);
+    let restored = chosen.route.protocol == Protocol::Swd;
+    let rest = if restored { Fate::Kept } else { Fate::Erased };
+    add(layout.written.end(), erased_to, "rest of the last sector", rest);
     add(erased_to, flash.end(), "free", Fate::Kept);
     regions
 }

@@ -2,6 +2,8 @@
 
 pub mod dfuse;
 pub mod katapult;
+#[cfg(feature = "swd")]
+pub mod swd;
 
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ pub enum Protocol {
     Katapult,
     /// ST's DFU with addresses, as in the ROM of most STM32 and in its GD32 and APM32 likenesses.
     Dfuse,
+    /// The chip's debug port, through a debug probe.
+    Swd,
 }
 
 impl Protocol {
@@ -47,6 +51,7 @@ impl Protocol {
         match self {
             Self::Katapult => "Katapult",
             Self::Dfuse => "DFU",
+            Self::Swd => "SWD",
         }
     }
 }

@@ -229,7 +229,7 @@ impl Publication<'_> {
             Lookup::Absent => return left_out("it was removed meanwhile"),
             Lookup::Damaged(damage) => return left_out(&damage.what),
         };
-        let entry = |board: &BoardId, route: &Option<String>| {
+        let entry = |board: &BoardId, route: &Option<String>| -> Result<Entry, Result<String, PublishError>> {
             let mut entry = Entry {
                 board: board.to_string(),
                 route: route.clone(),
