@@ -6,5 +6,7 @@ pub mod command;
 pub mod firmware_tree;
 pub mod room;
 pub mod served;
+#[cfg(feature = "swd")]
+pub mod swd_probe;
 pub mod tap;
 pub mod vm;

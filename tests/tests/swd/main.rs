@@ -1,0 +1,10 @@
+//! SWD, against a chip whose core really executes the flash algorithms.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod algorithm;
+mod bench;
+mod connect;
+mod flash;
+mod locked;
+mod sweep;
+mod trouble;
