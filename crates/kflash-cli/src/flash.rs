@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kflash::cluster::Summary;
 use kflash::exit::ExitCode;
 
 use crate::args::Shared;
@@ -9,6 +10,8 @@ use crate::failure::Failure;
 use crate::firmware::FirmwareOrElse;
 use crate::gate::Gate;
 use crate::memory;
+use crate::pod::Pod;
+use crate::report;
 use crate::session::Session;
 use crate::target::Target;
 
@@ -53,24 +56,38 @@ pub struct Args {
     /// Record every byte on the link, with times, in FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["printer", "all"])]
     trace: Option<PathBuf>,
+    #[command(flatten)]
+    pod: Pod,
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let session = Session {
-        runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
-        made: &args.firmware.firmware.made,
-        simulated: args.firmware.simulated(),
-        force: args.force,
-        gated: true,
-        trace: args.trace.clone(),
-        shared,
-    };
-    session.run(&|flasher, ready, events| {
-        let mut report = flasher.flash(&ready.request, events)?;
-        let remember = |firmware| memory::remember(&shared.cache()?, &report, &ready.request.profile.id, firmware);
-        if let Some(Err(error)) = ready.firmware.as_ref().map(remember) {
-            report.notes.push(format!("not kept for --previous: {}", error.message));
-        }
-        Ok(report)
+    args.pod.run(shared.json, |ends| {
+        let session = Session {
+            runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
+            made: &args.firmware.firmware.made,
+            simulated: args.firmware.simulated(),
+            force: args.force,
+            gated: true,
+            trace: args.trace.clone(),
+            shared,
+        };
+        session.run(
+            &|flasher, ready, events| {
+                let mut report = flasher.flash(&ready.request, events)?;
+                let remember =
+                    |firmware| memory::remember(&shared.cache()?, &report, &ready.request.profile.id, firmware);
+                if let Some(Err(error)) = ready.firmware.as_ref().map(remember) {
+                    report.notes.push(format!("not kept for --previous: {}", error.message));
+                }
+                Ok(report)
+            },
+            &|board, ended| {
+                let summary = match ended {
+                    Ok((report, request)) => report::summary(report, request),
+                    Err(failure) => Summary::from(failure),
+                };
+                ends.note(board.name.as_deref(), summary);
+            },
+        )
     })
 }

@@ -25,6 +25,7 @@ mod memory;
 mod obtain;
 mod picture;
 mod plan;
+mod pod;
 #[cfg(feature = "fetch")]
 mod publish;
 mod render;

@@ -62,9 +62,8 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         trace: None,
         shared,
     };
-    session.run(&|flasher, ready, events| {
-        flasher.plan(&ready.request, events).map(|plan| Planned { plan, simulated: simulated.is_some() })
-    })
+    let stage = |plan| Planned { plan, simulated: simulated.is_some() };
+    session.run(&|flasher, ready, events| flasher.plan(&ready.request, events).map(stage), &|_, _| {})
 }
 
 impl Outcome for Planned {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use kflash::cluster::{self, Summary};
 use kflash::event::{Phase, Verdict};
 use kflash::exit::ExitCode;
 use kflash::flash::{Firmware, Outcome, Report, Request};
@@ -52,6 +53,25 @@ impl session::Outcome for Report {
     fn json(&self) -> Box<RawValue> {
         let exit = ExitCode::Ok;
         summary::raw(&ReportJson { exit_code: exit.code(), exit, report: self })
+    }
+}
+
+/// The same in short, for a pod's termination message.
+pub fn summary(report: &Report, request: &Request) -> Summary {
+    let result = match report.outcome {
+        Outcome::Flashed => cluster::Outcome::Flashed,
+        Outcome::AlreadyCurrent | Outcome::DictionaryMatches | Outcome::BytesMatch => cluster::Outcome::AlreadyCurrent,
+    };
+    let version = |firmware: &Option<Firmware>| firmware.as_ref().map(|firmware| firmware.version.clone());
+    let phase = |phase: &Phase| render::line::phase_word(*phase).replace(' ', "-");
+    Summary {
+        before: version(&report.before),
+        now: version(&report.now),
+        // Nothing is known of a real board then.
+        sha256: (!report.simulated).then(|| request.image.sha256.clone()),
+        durations_ms: report.durations_ms.iter().map(|(of, ms)| (phase(of), *ms)).collect(),
+        notes: report.notes.clone(),
+        ..Summary::new(result, ExitCode::Ok, None)
     }
 }
 

@@ -55,6 +55,9 @@ pub struct Ready {
 /// A stage of the library: what is done to a board.
 pub type Stage<'s, T> = dyn for<'a> Fn(&Flasher<'a>, &'a Ready, Events<'a>) -> Result<T, FlashError> + Sync + 's;
 
+/// Told how the run on a board ended.
+pub type Told<'t, T> = dyn Fn(&Board, Result<(&T, &Request), &Failure>) + Sync + 't;
+
 /// How a stage ends well.
 pub trait Outcome: Send {
     /// Whether it is worth a page for each of several boards.
@@ -77,10 +80,10 @@ struct Bench {
 }
 
 impl Session<'_> {
-    /// Obtains the firmware of every board, runs a stage on every board at once, with its progress shown, and prints how it
-    /// ended. One that fails stops no other. Returns the exit code of the worst; the failure itself, where there is but
-    /// one board without a name.
-    pub fn run<T: Outcome>(&self, stage: &Stage<'_, T>) -> Result<ExitCode, Failure> {
+    /// Obtains the firmware of every board, runs a stage on every board at once, with its progress shown, tells `told` and
+    /// prints how it ended. One that fails stops no other. Returns the exit code of the worst; the failure itself, where
+    /// there is but one board without a name.
+    pub fn run<T: Outcome>(&self, stage: &Stage<'_, T>, told: &Told<'_, T>) -> Result<ExitCode, Failure> {
         if self.simulated.is_some() {
             let boards = if self.runs.len() == 1 { "a virtual board" } else { "virtual boards" };
             render::note(&format!("SIMULATED: {boards}; no hardware is touched"));
@@ -113,6 +116,7 @@ impl Session<'_> {
                 Err(failure) => Ended::failed(failure),
             };
             shown.end(ended.is_ok(), &summed_up.line);
+            told(board, ended.as_ref().map(|(outcome, request)| (outcome, request)));
             watch.ended(at, summed_up.clone());
             (ended, summed_up)
         });

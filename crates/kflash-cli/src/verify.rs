@@ -42,5 +42,5 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         trace: None,
         shared,
     };
-    session.run(&|flasher, ready, events| flasher.verify(&ready.request, args.read_back, events))
+    session.run(&|flasher, ready, events| flasher.verify(&ready.request, args.read_back, events), &|_, _| {})
 }

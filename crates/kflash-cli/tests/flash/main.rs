@@ -5,4 +5,5 @@
 
 mod desk;
 mod obtain;
+mod pod;
 mod printers;

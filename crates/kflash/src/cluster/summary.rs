@@ -1,6 +1,7 @@
 //! What a run came to, small enough for a termination message.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ pub struct Summary {
     /// What a person should know, such as that somebody started Klipper meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Where several boards were flashed: each, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub boards: BTreeMap<String, Self>,
 }
 
 /// How a run ended.
@@ -77,7 +81,26 @@ impl Summary {
             sha256: None,
             durations_ms: BTreeMap::new(),
             notes: Vec::new(),
+            boards: BTreeMap::new(),
         }
+    }
+
+    /// A summary of several boards: it ended as the worst of them did.
+    pub fn of_boards(boards: BTreeMap<String, Self>) -> Self {
+        let exit = ExitCode::worst(boards.values().map(|board| board.exit));
+        let all = |result| boards.values().all(|board| board.result == result);
+        let (result, message) = if let Some((name, worst)) = boards.iter().find(|(_, board)| board.exit == exit)
+            && exit != ExitCode::Ok
+        {
+            let failed = boards.values().filter(|board| board.exit != ExitCode::Ok).count();
+            let why = worst.message.as_deref().unwrap_or("no reason was given");
+            (Outcome::Failed, Some(format!("{failed} of {} boards failed: {name}: {why}", boards.len())))
+        } else if all(Outcome::AlreadyCurrent) {
+            (Outcome::AlreadyCurrent, None)
+        } else {
+            (Outcome::Flashed, None)
+        };
+        Self { boards, ..Self::new(result, exit, message) }
     }
 
     /// What it confirms of the board.
@@ -87,12 +110,41 @@ impl Summary {
         well.then_some(Confirmed { sha256, version })
     }
 
-    /// The same in less than [`MAX_SUMMARY`] bytes of JSON: texts of any length are cut.
+    /// The same in less than [`MAX_SUMMARY`] bytes of JSON: texts of any length are cut, and of many boards it is told
+    /// less and less.
     #[must_use]
     pub fn fitted(mut self) -> Self {
+        let whole = Self { boards: BTreeMap::new(), ..self.clone() }.cut(1200);
+        let mut boards: Vec<_> =
+            mem::take(&mut self.boards).into_iter().map(|(name, board)| (cut(&name, 64), board.cut(200))).collect();
+        let fits = |boards: &[(String, Self)]| {
+            let fitted = Self { boards: boards.iter().cloned().collect(), ..whole.clone() };
+            serde_json::to_string(&fitted).is_ok_and(|json| json.len() < MAX_SUMMARY).then_some(fitted)
+        };
+        for leave_out in LESS {
+            if let Some(fitted) = fits(&boards) {
+                return fitted;
+            }
+            for (_, board) in &mut boards {
+                leave_out(board);
+            }
+        }
+        loop {
+            if let Some(fitted) = fits(&boards) {
+                return fitted;
+            }
+            if boards.pop().is_none() {
+                return whole;
+            }
+        }
+    }
+
+    /// One board's, with a message of at most `message` bytes.
+    fn cut(mut self, message: usize) -> Self {
+        self.boards.clear();
         self.notes.truncate(4);
         self.durations_ms = self.durations_ms.into_iter().take(16).map(|(phase, ms)| (cut(&phase, 24), ms)).collect();
-        self.message = self.message.map(|message| cut(&message, 1200));
+        self.message = self.message.map(|text| cut(&text, message));
         self.notes = self.notes.iter().map(|note| cut(note, 200)).collect();
         for text in [&mut self.before, &mut self.now, &mut self.sha256] {
             *text = text.as_ref().map(|text| cut(text, 160));
@@ -110,6 +162,14 @@ impl Summary {
         handover::read(path)
     }
 }
+
+/// What is left out of boards, step by step, where it does not fit.
+const LESS: [fn(&mut Summary); 4] = [
+    |board| board.notes.clear(),
+    |board| board.durations_ms.clear(),
+    |board| board.before = None,
+    |board| board.message = board.message.take().map(|text| cut(&text, 60)),
+];
 
 /// The first characters of `text` whose JSON has at most `bytes` bytes.
 fn cut(text: &str, bytes: usize) -> String {
@@ -170,9 +230,47 @@ mod tests {
         assert_eq!(Summary { sha256: None, ..whole() }.confirmed(), None);
     }
 
+    #[test]
+    fn several_boards_end_as_the_worst_of_them_did() {
+        let failed = |exit, message: &str| Summary::new(Outcome::Failed, exit, Some(message.into()));
+        let of = |boards: &[(&str, Summary)]| {
+            Summary::of_boards(boards.iter().map(|(name, board)| ((*name).to_owned(), board.clone())).collect())
+        };
+        let current = Summary { result: Outcome::AlreadyCurrent, ..whole() };
+        assert_eq!(of(&[("a", whole()), ("b", current.clone())]).result, Outcome::Flashed);
+        assert_eq!(of(&[("a", current.clone()), ("b", current)]).result, Outcome::AlreadyCurrent);
+        let worst = of(&[
+            ("a", failed(ExitCode::NotFound, "no such device")),
+            ("b", whole()),
+            ("c", failed(ExitCode::Write, "it stalls")),
+        ]);
+        assert_eq!((worst.result, worst.exit, worst.exit_code), (Outcome::Failed, ExitCode::Write, 11));
+        assert_eq!(worst.message.as_deref(), Some("2 of 3 boards failed: c: it stalls"));
+        assert_eq!(worst.confirmed(), None);
+        assert_eq!(worst.boards["b"].confirmed().unwrap().version, "v0.13.0-1-g2");
+    }
+
+    #[test]
+    fn of_many_boards_it_tells_what_matters_most() {
+        let board = Summary {
+            message: Some("m".repeat(300)),
+            durations_ms: (0..9).map(|phase| (format!("phase-{phase}"), 12345)).collect(),
+            notes: vec!["n".repeat(150)],
+            ..whole()
+        };
+        let of =
+            |count: usize| Summary::of_boards((0..count).map(|at| (format!("voron/{at}"), board.clone())).collect());
+        for (count, boards) in [(2, 2), (5, 5), (12, 12)] {
+            let fitted = of(count).fitted();
+            assert_eq!(fitted.boards.len(), boards, "{count}");
+            assert!(fitted.boards.values().all(|board| board.confirmed().is_some()), "{count}");
+        }
+        assert!(!of(2).fitted().boards["voron/1"].durations_ms.is_empty());
+    }
+
     proptest! {
         #[test]
-        fn it_always_fits(texts in prop::collection::vec(".{0,3000}", 10), control in "[\\x00-\\x1f\"\u{1f600}]{0,3000}") {
+        fn it_always_fits(boards in 0_usize..40, texts in prop::collection::vec(".{0,3000}", 10), control in "[\\x00-\\x1f\"\u{1f600}]{0,3000}") {
             let text = |at: usize| format!("{control}{}", texts[at]);
             let summary = Summary {
                 message: Some(text(0)),
@@ -183,6 +281,8 @@ mod tests {
                 notes: texts.clone(),
                 ..Summary::new(Outcome::AlreadyCurrent, ExitCode::NotFound, None)
             };
+            let boards = (0..boards).map(|at| (format!("{at}{}", text(5)), summary.clone())).collect();
+            let summary = Summary { boards, ..summary };
             prop_assert!(serde_json::to_string(&summary.fitted()).unwrap().len() < MAX_SUMMARY);
         }
     }

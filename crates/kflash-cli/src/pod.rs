@@ -1,0 +1,132 @@
+//! A flash in a pod: what `quiesce` beside it has decided, and what is left for it and for the kubelet.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use kflash::cluster::{Gate, Outcome, Summary, file};
+use kflash::exit::ExitCode;
+
+use crate::failure::Failure;
+use crate::render;
+use crate::sheet::shown;
+
+/// In a pod.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "In a pod")]
+pub struct Pod {
+    /// The directory that is shared with quiesce: flashes only if that has stopped Klipper, and leaves the result there
+    #[arg(long = "shared", value_name = "DIR")]
+    handover: Option<PathBuf>,
+    /// Write the result to FILE, in less than 4 KiB of JSON: the container's termination message
+    #[arg(long, value_name = "FILE")]
+    termination_message: Option<PathBuf>,
+}
+
+/// How the run on each board ended, by its name; without one, where there is but one.
+#[derive(Debug, Default)]
+pub struct Ends(Mutex<BTreeMap<Option<String>, Summary>>);
+
+impl Ends {
+    /// Notes how the run on a board ended.
+    pub fn note(&self, board: Option<&str>, summary: Summary) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(board.map(str::to_owned), summary);
+    }
+
+    /// All in one.
+    fn summary(self, ended: &Result<ExitCode, Failure>) -> Summary {
+        let mut boards = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (ended, boards.len()) {
+            (Err(failure), 0) => Summary::from(failure),
+            // A printer with one board is as one board.
+            (_, 1) => boards.pop_first().map_or_else(nothing, |(_, summary)| summary),
+            (_, 0) => nothing(),
+            _ => {
+                Summary::of_boards(boards.into_iter().map(|(name, board)| (name.unwrap_or_default(), board)).collect())
+            }
+        }
+    }
+}
+
+fn nothing() -> Summary {
+    Summary::new(Outcome::Failed, ExitCode::Internal, Some("no board was flashed".into()))
+}
+
+impl From<&Failure> for Summary {
+    fn from(failure: &Failure) -> Self {
+        Self::new(Outcome::Failed, failure.exit, Some(failure.message.clone()))
+    }
+}
+
+impl Pod {
+    /// Flashes, unless `quiesce` has said not to: no device is opened then. Leaves what it came to where it was told to.
+    pub fn run(&self, json: bool, flash: impl FnOnce(&Ends) -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+        let (ended, summary) = match self.gate() {
+            Ok(None | Some(Gate::Open)) => {
+                let ends = Ends::default();
+                let ended = flash(&ends);
+                let summary = ends.summary(&ended);
+                (ended, summary)
+            }
+            Ok(Some(Gate::AlreadyCurrent { version, sha256 })) => {
+                let note = "Klipper was not stopped: it reports the version that was last confirmed on the board";
+                let summary = Summary {
+                    before: Some(version.clone()),
+                    now: Some(version.clone()),
+                    sha256: Some(sha256),
+                    notes: vec![note.to_owned()],
+                    ..Summary::new(Outcome::AlreadyCurrent, ExitCode::Ok, None)
+                };
+                if json {
+                    render::result_json(&summary);
+                } else {
+                    render::result(&format!("Nothing to do: the board runs {} already. {note}", shown(&version)));
+                }
+                (Ok(ExitCode::Ok), summary)
+            }
+            Ok(Some(Gate::Refused { exit, reason })) => {
+                let summary = Summary::new(Outcome::Refused, exit, Some(reason.clone()));
+                (Err(Failure::new(exit, reason)), summary)
+            }
+            Err(failure) => {
+                let summary = Summary { result: Outcome::Refused, ..Summary::from(&failure) };
+                (Err(failure), summary)
+            }
+        };
+        self.leave(&summary);
+        ended
+    }
+
+    /// What `quiesce` has said, where it was to be asked.
+    fn gate(&self) -> Result<Option<Gate>, Failure> {
+        let Some(folder) = &self.handover else { return Ok(None) };
+        let path = folder.join(file::GATE);
+        match Gate::read(&path) {
+            Ok(Some(gate)) => Ok(Some(gate)),
+            Ok(None) => {
+                let message = format!("quiesce has said nothing in {}: it has to be started first", path.display());
+                Err(Failure::usage(message))
+            }
+            Err(error) => Err(Failure::new(ExitCode::Internal, error.to_string())),
+        }
+    }
+
+    fn leave(&self, summary: &Summary) {
+        let unsaid = |path: &Path, error: &dyn std::fmt::Display| {
+            render::note(&format!("kflash: the result is not in {}: {error}", path.display()));
+        };
+        if let Some(path) = self.handover.as_ref().map(|folder| folder.join(file::RESULT))
+            && let Err(error) = summary.write(&path)
+        {
+            unsaid(&path, &error);
+        }
+        if let Some(path) = &self.termination_message {
+            // Mounted by the kubelet: it cannot be replaced, only written.
+            let json = serde_json::to_vec(&summary.clone().fitted()).unwrap_or_default();
+            if let Err(error) = fs::write(path, json) {
+                unsaid(path, &error);
+            }
+        }
+    }
+}
