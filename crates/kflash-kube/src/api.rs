@@ -50,6 +50,18 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// The version of the server: of 1.33, the 33.
+    pub async fn server_minor(&self, patience: &Patience<'_>) -> Result<u32, ApiError> {
+        let what = "read the server's version";
+        let version = patience.ask(what, || self.client.apiserver_version()).await?;
+        // Some vendors have it `33+`.
+        let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
+        let message = || format!("it is {}.{}", version.major, version.minor);
+        digits.parse().map_err(|_| ApiError::Wrong { what: what.to_owned(), message: message() })
+    }
+}
+
 /// Why a request came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {

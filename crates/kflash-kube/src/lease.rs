@@ -85,13 +85,39 @@ pub struct Debt {
     pub replicas: i32,
 }
 
+/// What may change on the printer's boards while a Lease is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flashed<'a> {
+    /// Nothing.
+    Nothing,
+    /// The firmware of the micro-controller that Klipper calls so.
+    One(&'a str),
+    /// That of any of them.
+    Any,
+}
+
 /// How a flash ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Klipper's name of the micro-controller.
-    pub mcu: String,
+    /// Klipper's name of the micro-controller, where one was flashed.
+    pub mcu: Option<String>,
     /// What it came to.
     pub summary: Summary,
+}
+
+impl End {
+    /// What was seen running, by Klipper's name of the micro-controller.
+    fn confirmed(&self) -> BTreeMap<String, Confirmed> {
+        let Self { mcu, summary } = self;
+        // `voron/EBB` is [mcu EBB] in printer.cfg.
+        let section = |name: &str| match name.rsplit('/').next() {
+            Some("mcu") | None => "mcu".to_owned(),
+            Some(board) => format!("mcu {board}"),
+        };
+        let boards = summary.boards.iter().filter_map(|(name, board)| Some((section(name), board.confirmed()?)));
+        let one = summary.confirmed().map(|runs| (mcu.clone().unwrap_or_else(|| "mcu".to_owned()), runs));
+        boards.chain(one).collect()
+    }
 }
 
 /// A Lease that says what nobody understands: whoever changed it by hand has to put it right.
@@ -154,8 +180,8 @@ impl Lease {
         self.holder.as_ref().is_some_and(|holder| holder.uid == who.uid)
     }
 
-    /// This Lease held by `who` from `now` on, owing `debt`, while the micro-controller `flashed` may change.
-    fn held(&self, who: &Identity, now: Timestamp, debt: &Debt, flashed: Option<&str>) -> kubernetes::Lease {
+    /// This Lease held by `who` from `now` on, owing `debt`, while `flashed` may change.
+    fn held(&self, who: &Identity, now: Timestamp, debt: &Debt, flashed: Flashed<'_>) -> kubernetes::Lease {
         let mut object = self.object.clone();
         let ours = self.is_held_by(who);
         let spec = object.spec.get_or_insert_default();
@@ -170,9 +196,13 @@ impl Lease {
         annotations.insert(annotation::JOB.into(), who.job.clone());
         annotations.insert(annotation::WORKLOAD.into(), debt.workload.to_string());
         annotations.insert(annotation::RESTORE_REPLICAS.into(), debt.replicas.to_string());
-        if let Some(mcu) = flashed.filter(|mcu| self.confirmed.contains_key(*mcu)) {
-            let mut confirmed = self.confirmed.clone();
-            confirmed.remove(mcu);
+        let mut confirmed = self.confirmed.clone();
+        match flashed {
+            Flashed::Nothing => {}
+            Flashed::One(mcu) => drop(confirmed.remove(mcu)),
+            Flashed::Any => confirmed.clear(),
+        }
+        if confirmed != self.confirmed {
             insert_json(annotations, annotation::CONFIRMED, &confirmed);
         }
         object
@@ -186,11 +216,12 @@ impl Lease {
         spec.renew_time = Some(MicroTime(now));
         let annotations = object.metadata.annotations.get_or_insert_default();
         annotations.remove(annotation::RESTORE_REPLICAS);
-        if let Some(End { mcu, summary }) = end {
-            insert_json(annotations, annotation::RESULT, summary);
-            if let Some(runs) = summary.confirmed() {
+        if let Some(end) = end {
+            insert_json(annotations, annotation::RESULT, &end.summary);
+            let seen = end.confirmed();
+            if !seen.is_empty() {
                 let mut confirmed = self.confirmed.clone();
-                confirmed.insert(mcu.clone(), runs);
+                confirmed.extend(seen);
                 insert_json(annotations, annotation::CONFIRMED, &confirmed);
             }
         }
@@ -231,14 +262,14 @@ impl Cluster {
         Ok(Lease::of(object)?)
     }
 
-    /// Makes `who` the holder of `lease` from now on, owing `debt`, in one write; what the micro-controller `flashed` runs
-    /// is not known from then on. [`ApiError::Conflict`] where the Lease changed since it was read.
+    /// Makes `who` the holder of `lease` from now on, owing `debt`, in one write; what `flashed` runs is not known from then
+    /// on. [`ApiError::Conflict`] where the Lease changed since it was read.
     pub async fn hold(
         &self,
         lease: &Lease,
         who: &Identity,
         debt: &Debt,
-        flashed: Option<&str>,
+        flashed: Flashed<'_>,
         patience: &Patience<'_>,
     ) -> Result<Lease, LeaseFailure> {
         self.put(lease.held(who, self.now(), debt, flashed), patience).await

@@ -11,7 +11,7 @@ use tokio::time::{self, Instant};
 
 use crate::api::{ApiError, Cluster, Patience};
 use crate::gate::{self, Answer, Printer, Shut};
-use crate::lease::{Debt, End, Identity, Lease, LeaseFailure, RENEWAL};
+use crate::lease::{Debt, End, Flashed, Identity, Lease, LeaseFailure, RENEWAL};
 use crate::pods::WaitError;
 use crate::restore::Standing;
 use crate::step::Step;
@@ -37,8 +37,8 @@ pub struct Order {
     pub who: Identity,
     /// The directory that is shared with the container that flashes.
     pub shared: PathBuf,
-    /// Klipper's name of the micro-controller that is flashed: `mcu`, `mcu EBB`.
-    pub mcu: String,
+    /// Klipper's name of the micro-controller that is flashed: `mcu`, `mcu EBB`; `None` where there are several.
+    pub mcu: Option<String>,
     /// The image that will be flashed, where it is known already; or why it cannot be.
     pub image: Option<Result<Wanted, String>>,
     /// For how long to wait for a gate that is shut.
@@ -195,7 +195,8 @@ impl<P: Printer> Sidecar<'_, P> {
     /// Takes the Lease, with what is owed from now on; asks the gate before, unless Klipper is down already for a flash
     /// that died.
     async fn take(&self, told: &mut Told) -> Result<Debt, Taking> {
-        let Order { who, workload, mcu, .. } = self.order;
+        let Order { who, workload, mcu, image, .. } = self.order;
+        let flashed = mcu.as_deref().map_or(Flashed::Any, Flashed::One);
         let patience = self.bounded();
         let lease = self.cluster.lease(&self.order.lease, &patience).await?;
         let from = match self.cluster.standing(&lease, who, &patience).await? {
@@ -208,7 +209,7 @@ impl<P: Printer> Sidecar<'_, P> {
             Standing::Free => "a run that nobody knows".to_owned(),
         };
         let Some(owed) = lease.debt.clone() else {
-            if let Some(Err(reason)) = &self.order.image {
+            if let Some(Err(reason)) = image {
                 // Klipper is not stopped for a flash that cannot be.
                 return Err(Taking::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() }));
             }
@@ -220,26 +221,28 @@ impl<P: Printer> Sidecar<'_, P> {
             // Waiting for an answer takes time: what is recorded has to be what is there now.
             let replicas = self.cluster.scale(workload, &patience).await?.replicas;
             let debt = Debt { workload: workload.clone(), replicas };
-            self.cluster.hold(&lease, who, &debt, Some(mcu), &patience).await?;
+            self.cluster.hold(&lease, who, &debt, flashed, &patience).await?;
             return Ok(debt);
         };
         // The debt comes before any gate: once the Lease is ours, whatever happens next pays it.
-        let lease = self.cluster.hold(&lease, who, &owed, Some(mcu), &patience).await?;
+        let lease = self.cluster.hold(&lease, who, &owed, flashed, &patience).await?;
         let Debt { workload: of, replicas } = owed.clone();
         if !mem::replace(&mut told.taken_over, true) {
             (self.steps)(Step::TakenOver { from, workload: of, replicas });
         }
-        if owed.workload != *workload {
+        // Another's debt is none of this flash; and where somebody gave Klipper back already, it may be printing.
+        if owed.workload != *workload || self.cluster.scale(workload, &patience).await?.replicas > 0 {
             self.cluster.pay(&owed, &patience).await?;
             self.cluster.release(&lease, None, &patience).await?;
             return Err(Taking::Changed);
         }
-        let scale = self.cluster.scale(workload, &patience).await?;
-        if scale.replicas > 0 {
-            // Somebody gave it back already; it may be printing.
-            self.ask(&scale.selector).await?;
+        match image {
+            // What is owed is given back with the refusal.
+            Some(Err(reason)) => {
+                Err(Taking::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() }))
+            }
+            _ => Ok(owed),
         }
-        Ok(owed)
     }
 
     /// Asks the gate; the answer of one that is open.
@@ -258,10 +261,11 @@ impl<P: Printer> Sidecar<'_, P> {
     async fn current(&self, lease: &Lease, answer: &Answer) -> Option<Wanted> {
         let Some(Ok(wanted)) = &self.order.image else { return None };
         let ready = matches!(answer, Answer::Does(Activity::Idle { klipper }) if klipper == "ready");
-        if !ready || lease.confirmed.get(&self.order.mcu)?.sha256 != wanted.sha256 {
+        let mcu = self.order.mcu.as_ref()?;
+        if !ready || lease.confirmed.get(mcu)?.sha256 != wanted.sha256 {
             return None;
         }
-        let runs = self.printer.firmware(&self.order.mcu).await?;
+        let runs = self.printer.firmware(mcu).await?;
         (runs == wanted.version).then(|| wanted.clone())
     }
 
@@ -356,7 +360,7 @@ impl<P: Printer> Sidecar<'_, P> {
                 (self.steps)(Step::LeaseLost { by });
                 return;
             };
-            match self.cluster.hold(&lease, who, &debt, None, &patience).await {
+            match self.cluster.hold(&lease, who, &debt, Flashed::Nothing, &patience).await {
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
                 _ => return,
             }

@@ -3,7 +3,7 @@
 use kflash::exit::ExitCode;
 
 use crate::api::{ApiError, Cluster, Patience};
-use crate::lease::{Debt, End, Identity, Lease, LeaseFailure};
+use crate::lease::{Debt, End, Flashed, Identity, Lease, LeaseFailure};
 use crate::step::Step;
 
 /// Whether a Lease can be taken.
@@ -111,7 +111,7 @@ impl Cluster {
                 }
             };
             // Taken first: a Job that takes it over at this moment must not be scaled up under its hands.
-            match self.hold(&lease, who, &debt, None, patience).await {
+            match self.hold(&lease, who, &debt, Flashed::Nothing, patience).await {
                 Ok(_) => {}
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => continue,
                 Err(error) => return Err(error.into()),

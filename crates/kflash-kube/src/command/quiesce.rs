@@ -8,6 +8,7 @@ use clap::value_parser;
 use kflash::cluster::{Gate, Workload, file};
 use kflash::exit::ExitCode;
 use kflash::obtain;
+use kflash_kube::api::{Cluster, Patience};
 use kflash_kube::events;
 use kflash_kube::lease::Identity;
 use kflash_kube::printer;
@@ -15,10 +16,14 @@ use kflash_kube::quiesce::{Order, Sidecar, Wanted};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{Cli, Failure, print};
 
+/// The first server that has native sidecars by default.
+const SIDECARS: u32 = 29;
+/// For how long its version is asked for.
+const VERSION: Duration = Duration::from_secs(20);
 /// For how long the last Events are waited for, when Klipper is back already.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
@@ -59,11 +64,11 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     shared: PathBuf,
     /// Image that will be flashed: where the board runs it already, Klipper is not stopped
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "mcu")]
     firmware: Option<PathBuf>,
-    /// Klipper's name of the micro-controller
-    #[arg(long, value_name = "NAME", default_value = "mcu")]
-    mcu: String,
+    /// Klipper's name of the micro-controller, where one is flashed: mcu, mcu EBB
+    #[arg(long, value_name = "NAME")]
+    mcu: Option<String>,
     /// Seconds to wait for a print to end, or for another flash, instead of refusing
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
     wait: u64,
@@ -92,6 +97,7 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::Ok);
         }
     };
+    too_old(&cluster).await?;
     let who = Identity { uid: args.job_uid.clone(), job: args.job.clone() };
     let order = Order {
         lease: args.lease.clone(),
@@ -138,6 +144,21 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         Some(Ok(())) => Ok(ExitCode::Ok),
         Some(Err(error)) => Err(Failure::new(error.exit(), &format!("{error}; {owed}"))),
         None => Err(Failure::new(ExitCode::Cancelled, &format!("ended by a second signal; {owed}"))),
+    }
+}
+
+/// Fails on a server that runs this as an ordinary init container, whose end the flash would wait for: to end at once fails
+/// the pod there, with Klipper running.
+async fn too_old(cluster: &Cluster) -> Result<(), Failure> {
+    let patience = Patience { until: Some(Instant::now() + VERSION), stop: None, steps: &|_| {} };
+    match cluster.server_minor(&patience).await {
+        Ok(minor) if minor < SIDECARS => {
+            let message =
+                format!("the server is Kubernetes 1.{minor}, which has no sidecars: 1.{SIDECARS} or newer is needed");
+            Err(Failure::new(ExitCode::Usage, &message))
+        }
+        // What it does not tell, it need not tell: most servers are newer.
+        _ => Ok(()),
     }
 }
 

@@ -99,7 +99,7 @@ impl Bench {
             workload: self.klipper.clone(),
             who: Identity { uid: format!("uid-of-{job}"), job: job.into() },
             shared: shared.to_owned(),
-            mcu: "mcu".into(),
+            mcu: Some("mcu".into()),
             image: None,
             wait: Duration::ZERO,
             end: Duration::from_secs(60),

@@ -237,6 +237,21 @@ async fn it_tells_why_and_stays_until_the_pod_ends() {
 }
 
 #[tokio::test]
+async fn a_server_without_sidecars_is_told_apart_before_anything_is_stopped() {
+    let served = Served::new().await;
+    served.server.set_minor("28+");
+    let ended = served.quiesce(&["--trust-silence"]).end().await;
+    assert_code(&ended, ExitCode::Usage.code().into());
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("is Kubernetes 1.28, which has no sidecars"), "{ended:?}");
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
+    served.server.set_minor("29");
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    assert_eq!(served.started().await, Gate::Open);
+    sidecar.signal("TERM");
+    assert_code(&sidecar.end().await, 0);
+}
+
+#[tokio::test]
 async fn what_is_typed_wrongly_is_told() {
     for (arguments, said) in [
         (vec!["restore"], "--lease <NAME>"),

@@ -9,7 +9,7 @@ use kflash::cluster::{Gate, Outcome, Summary, annotation, file, label};
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
 use kflash_kube::gate::Answer;
-use kflash_kube::quiesce::Wanted;
+use kflash_kube::quiesce::{Order, Wanted};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
 use serde_json::{Value, json};
@@ -241,7 +241,7 @@ async fn what_the_board_runs_already_stops_nothing() {
 
     // Another board of the printer, for which the same image was built: nothing is known of it.
     let (mut other, _shared) = order("v2", "ab".repeat(32));
-    other.mcu = "mcu EBB".into();
+    other.mcu = Some("mcu EBB".into());
     assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
     time::sleep(Duration::from_secs(10)).await;
     let lease = bench.server.lease(LEASE);
@@ -295,6 +295,45 @@ async fn what_a_board_runs_is_not_known_once_a_flash_failed() {
         result(&bench).message.unwrap(),
         "the container that flashes left no result: the state of the board is unknown"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_boards_each_is_remembered() {
+    let bench = Bench::new().await;
+    bench.pod("first").await.result.unwrap();
+    let failed = Summary::new(Outcome::Failed, ExitCode::Write, Some("it stalls".into()));
+    let boards = [("voron/EBB".to_owned(), flashed("v3")), ("voron/nozzle".to_owned(), failed)].into();
+    let several = Summary::of_boards(boards);
+    let shared = TempDir::new().unwrap();
+    let order = Order { mcu: None, ..bench.order("second", shared.path()) };
+    let (stopper, stop) = stop::channel();
+    let flash = async {
+        let gate = started(shared.path()).await;
+        leave(shared.path(), &several);
+        stopper.request();
+        gate
+    };
+    bench.sidecar(&order, &stop, flash).await.result.unwrap();
+    bench.assert_whole(1, "several");
+    assert_eq!(result(&bench), several);
+    let lease = bench.server.lease(LEASE);
+    let confirmed = lease["metadata"]["annotations"][annotation::CONFIRMED].as_str().unwrap();
+    let confirmed: Value = serde_json::from_str(confirmed).unwrap();
+    // Of what the first flash saw, nobody knows whether it is so still.
+    assert_eq!(confirmed, json!({"mcu EBB": {"sha256": "ab".repeat(32), "version": "v3"}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_is_given_back_where_no_flash_can_be() {
+    let bench = Bench::new().await;
+    hold(&bench, "dead", 1, -120);
+    bench.server.set_replicas(&bench.klipper, 0);
+    time::sleep(Duration::from_secs(5)).await;
+    let shared = TempDir::new().unwrap();
+    let mut order = bench.order("second", shared.path());
+    order.image = Some(Err("/firmware/klipper.bin: no such file".into()));
+    refused(bench.pod_with(order).await.gate.as_ref());
+    bench.assert_whole(1, "given back");
 }
 
 #[tokio::test(start_paused = true)]

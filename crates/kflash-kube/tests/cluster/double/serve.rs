@@ -50,6 +50,8 @@ struct Inner {
     latency: Mutex<Duration>,
     /// Cuts each watch after so many events.
     watch_events: Mutex<Option<usize>>,
+    /// Of its version.
+    minor: Mutex<String>,
     changed: watch::Sender<i64>,
     killed: Notify,
 }
@@ -67,6 +69,7 @@ impl Server {
             users: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(3)),
             watch_events: Mutex::default(),
+            minor: Mutex::new("33".into()),
             changed: watch::Sender::new(0),
             killed: Notify::new(),
         }));
@@ -120,6 +123,11 @@ impl Server {
         lock(&self.0.faults).log.clone()
     }
 
+    /// It is Kubernetes 1.`minor`.
+    pub fn set_minor(&self, minor: &str) {
+        minor.clone_into(&mut lock(&self.0.minor));
+    }
+
     pub fn set_latency(&self, latency: Duration) {
         *lock(&self.0.latency) = latency;
     }
@@ -166,6 +174,14 @@ impl Server {
 
     /// Answers a request; an error is a connection that is cut.
     async fn serve(&self, head: Parts, body: Bytes) -> Result<Answer, Trouble> {
+        if head.uri.path() == "/version" {
+            let minor = lock(&self.0.minor).clone();
+            let version = serde_json::json!({
+                "major": "1", "minor": minor, "gitVersion": format!("v1.{minor}.1+k3s1"), "gitCommit": "0", "gitTreeState": "clean",
+                "buildDate": "2026-01-01T00:00:00Z", "goVersion": "go1.24", "compiler": "gc", "platform": "linux/arm64",
+            });
+            return Ok(json_answer(200, &version));
+        }
         let asked = match Asked::of(&head.method, &head.uri) {
             Ok(asked) => asked,
             Err(failure) => return Ok(failed(&failure)),
