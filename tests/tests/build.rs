@@ -56,8 +56,7 @@ fn images(tree: &FirmwareTree, cache: &str) -> usize {
 
 /// How often make was run in a cache.
 fn makes(tree: &FirmwareTree, cache: &str) -> usize {
-    fs::read_dir(tree.root.path().join(cache).join("logs"))
-        .map_or(0, |logs| logs.filter(|log| log.as_ref().expect("a log").metadata().expect("a log").len() > 0).count())
+    fs::read_dir(tree.root.path().join(cache).join("logs")).map_or(0, Iterator::count)
 }
 
 /// The keys of what the cache holds for these orders.

@@ -109,7 +109,7 @@ impl Trees<'_> {
         let reference = self.resolved(reference)?;
         let mut progress = |line: &str| render::note(line);
         let reference = reference.as_deref();
-        Ok(Tree::fetch(url, reference, self.cache.dir(), self.environment, self.interrupt, &mut progress)?)
+        Ok(Tree::fetch(url, reference, self.cache, self.environment, self.interrupt, &mut progress)?)
     }
 
     /// The one that is where trees usually are.

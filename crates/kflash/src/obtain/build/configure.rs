@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::kconfig::{Config, Drift, Request, Symbols};
 use super::make::Workplace;
 use super::toolchain::{Needs, ToolchainError};
-use super::tree::Tree;
+use super::tree::{Snapshot, Tree};
 use super::{BuildError, Builder, Order};
 use crate::digest::Sha256;
 
@@ -22,19 +22,19 @@ pub struct Resolved {
 impl Builder<'_> {
     /// The configuration that `tree` makes of an order. Every symbol of the order holds in it.
     pub fn configure(&self, tree: &Tree, order: &Order) -> Result<Resolved, BuildError> {
-        self.resolve(tree, order, &order.request()?, || ())
+        Ok(self.resolve(tree, order, &order.request()?, || ())?.0)
     }
 
-    /// The same; `asks` is called when the tree has to be asked, which takes a moment.
+    /// The same, and the copy of the tree that was asked for it. `asks` is called if it is, which takes a moment.
     pub(super) fn resolve(
         &self,
         tree: &Tree,
         order: &Order,
         request: &Request,
         asks: impl FnOnce(),
-    ) -> Result<Resolved, BuildError> {
+    ) -> Result<(Resolved, Option<Snapshot>), BuildError> {
         if let Some(resolved) = self.resolved(tree, order, request)? {
-            return Ok(resolved);
+            return Ok((resolved, None));
         }
         asks();
         self.find_to_configure(request)?;
@@ -47,7 +47,7 @@ impl Builder<'_> {
             return Err(BuildError::Drift { drifts, by_person });
         }
         self.cache.remember_resolved(&digest(tree, order, request), &resolved)?;
-        Ok(resolved)
+        Ok((resolved, Some(snapshot)))
     }
 
     /// The configuration, where the tree was asked before.

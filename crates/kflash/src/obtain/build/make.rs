@@ -33,8 +33,8 @@ const IMAGES: [&str; 3] = ["klipper.bin", "klipper.uf2", "klipper.elf.hex"];
 /// A build in a directory of its own.
 #[derive(Debug)]
 pub struct Workplace<'a> {
-    /// The tree. In the directory that it lies in, which has to be empty but for it, are the configuration and what is
-    /// built: relative to the tree these paths are always the same, and leave no trace in what is built.
+    /// The tree. In the directory that it lies in, where nothing else may be, are the configuration and what is built:
+    /// relative to the tree these paths are always the same, and leave no trace in what is built.
     pub tree: &'a Path,
     /// Where make's output is kept.
     pub log: &'a Path,

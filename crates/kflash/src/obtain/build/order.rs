@@ -1,5 +1,6 @@
 //! What is ordered and what is delivered.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -75,7 +76,11 @@ impl Order {
         Ok(Self { profile, chip, route, set })
     }
 
-    /// The symbols that it asks for.
+    /// The symbols that it asks for, and their values.
+    pub fn symbols(&self) -> Result<BTreeMap<String, String>, BuildError> {
+        Ok(self.request()?.symbols().clone())
+    }
+
     pub(super) fn request(&self) -> Result<Request, BuildError> {
         Ok(Request::of_route(&self.profile, &self.chip, &self.route, &self.set)?)
     }

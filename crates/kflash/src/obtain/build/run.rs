@@ -1,15 +1,15 @@
 //! Several boards at once: what is the same is built once, and no core is idle while there is work.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use super::kconfig::Request;
-use super::make::{MakeError, Workplace};
+use super::make::Workplace;
 use super::prove::{Wanted, prove};
 use super::toolchain::{Needs, Toolchain, ToolchainError};
 use super::tree::{Snapshot, Tree};
@@ -47,6 +47,8 @@ struct Group<'a> {
     key: Key,
     built: Built,
     resolved: Resolved,
+    /// A copy of the tree, where one was made to configure it.
+    snapshot: Option<Snapshot>,
     cortex_m: bool,
     orders: Vec<Numbered<'a>>,
 }
@@ -113,17 +115,18 @@ impl Builder<'_> {
                 Err(error) => ended.extend(end(failed(&[(at, order)], error))),
             }
         }
-        let resolved = parallel(self.jobs, alike.into_values().collect(), |orders| {
+        let resolve = |orders: Vec<_>| {
             let resolved = self.resolve_for(tree, &orders, events);
             (orders, resolved)
-        });
+        };
+        let resolved = parallel(self.jobs, alike.into_values().collect(), resolve, || ());
 
         let mut toolchains = Toolchains::default();
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (orders, resolved) in resolved {
-            let group = resolved.and_then(|(request, resolved)| {
+            let group = resolved.and_then(|(request, resolved, snapshot)| {
                 let toolchain = toolchains.find(&resolved.needs, self)?;
-                Group::new(tree, &request, resolved, &toolchain)
+                Ok(Group { snapshot, ..Group::new(tree, &request, resolved, &toolchain)? })
             });
             match group {
                 Ok(group) => match groups.iter_mut().find(|other| other.key == group.key) {
@@ -145,10 +148,12 @@ impl Builder<'_> {
         let workers = self.jobs.clamp(1, missing.len().max(1));
         match JobServer::new(self.jobs.saturating_sub(workers)) {
             Ok(jobs) => {
-                let made = parallel(workers, missing, |group| {
-                    let outcomes = self.make(tree, &group, &jobs, events);
+                let make = |mut group: Group<'_>| {
+                    let outcomes = self.make(tree, &mut group, &jobs, events);
                     end(outcomes.unwrap_or_else(|error| failed(&group.orders, error)))
-                });
+                };
+                // With no build left for it, a worker leaves its job to the others' makes. Without it they are slower.
+                let made = parallel(workers, missing, make, || drop(jobs.give()));
                 ended.extend(made.into_iter().flatten());
             }
             Err(error) => {
@@ -164,12 +169,12 @@ impl Builder<'_> {
         tree: &Tree,
         orders: &[Numbered<'_>],
         events: &Sender<BuildEvent>,
-    ) -> Result<(Request, Resolved), BuildError> {
+    ) -> Result<(Request, Resolved, Option<Snapshot>), BuildError> {
         let Some((_, order)) = orders.first() else { return Err(BuildError::Interrupted) };
         let request = order.request()?;
         let asks = || drop(events.send(BuildEvent::Configuring { boards: boards(orders) }));
-        let resolved = self.resolve(tree, order, &request, asks)?;
-        Ok((request, resolved))
+        let (resolved, snapshot) = self.resolve(tree, order, &request, asks)?;
+        Ok((request, resolved, snapshot))
     }
 
     /// The image of a key, if the cache holds it whole.
@@ -189,7 +194,7 @@ impl Builder<'_> {
     fn make(
         &self,
         tree: &Tree,
-        group: &Group<'_>,
+        group: &mut Group<'_>,
         jobs: &JobServer,
         events: &Sender<BuildEvent>,
     ) -> Result<Vec<(usize, Outcome)>, BuildError> {
@@ -213,7 +218,11 @@ impl Builder<'_> {
         let Some(&(_, first)) = group.orders.first() else { return Ok(Vec::new()) };
         let log = self.log(first)?;
         let _ = events.send(BuildEvent::Building { boards: boards.clone(), log: log.clone() });
-        let snapshot = self.snapshot(tree)?;
+        // The copy that it was configured in does for building it.
+        let snapshot = match group.snapshot.take() {
+            Some(snapshot) => snapshot,
+            None => self.snapshot(tree)?,
+        };
         let made = self.workplace(&snapshot, &log).make(&group.resolved.config, jobs, |done, total| {
             let _ = events.send(BuildEvent::Progress { boards: boards.clone(), done, total });
         })?;
@@ -259,29 +268,19 @@ impl Builder<'_> {
     }
 
     pub(super) fn snapshot(&self, tree: &Tree) -> Result<Snapshot, BuildError> {
-        Ok(tree.snapshot(self.cache.dir(), self.environment, self.interrupt)?)
+        Ok(tree.snapshot(self.cache, self.environment, self.interrupt)?)
     }
 
     pub(super) fn workplace<'a>(&'a self, snapshot: &'a Snapshot, log: &'a Path) -> Workplace<'a> {
         Workplace { tree: snapshot.dir(), log, environment: self.environment, interrupt: self.interrupt }
     }
 
-    /// A new file for the output of building an order.
+    /// Where the output of building an order is to be kept. The name was not given before.
     pub(super) fn log(&self, order: &Order) -> Result<PathBuf, BuildError> {
-        let logs = self.cache.logs()?;
-        let name = format!("{}-{}-{}", order.profile.id, Timestamp::now().seconds(), std::process::id());
-        let mut number = 0;
-        loop {
-            let path = logs.join(match number {
-                0 => format!("{name}.log"),
-                _ => format!("{name}-{number}.log"),
-            });
-            match fs::File::create_new(&path) {
-                Ok(_) => return Ok(path),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(MakeError::Io { doing: "write", path, source }.into()),
-            }
-        }
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let (seconds, pid) = (Timestamp::now().seconds(), std::process::id());
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(self.cache.logs()?.join(format!("{}-{seconds}-{pid}-{number}.log", order.profile.id)))
     }
 }
 
@@ -299,7 +298,7 @@ impl Group<'_> {
             toolchain: toolchain.versions.clone(),
         };
         let cortex_m = toolchain.is_cortex_m();
-        Ok(Self { key: Key::of_build(&built), built, resolved, cortex_m, orders: Vec::new() })
+        Ok(Self { key: Key::of_build(&built), built, resolved, snapshot: None, cortex_m, orders: Vec::new() })
     }
 
     fn wanted<'a>(&self, order: &'a Order, tree: &'a Tree) -> Wanted<'a> {
@@ -344,12 +343,21 @@ fn failed(orders: &[Numbered<'_>], error: impl Into<BuildError>) -> Vec<(usize, 
     orders.iter().map(|&(at, _)| (at, Err(Arc::clone(&error)))).collect()
 }
 
-/// Does `work` on each item, on as many threads.
-fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+/// Does `work` on each item, on as many threads; each calls `idle` when nothing is left for it.
+fn parallel<T: Send, R: Send>(
+    threads: usize,
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+    idle: impl Fn() + Sync,
+) -> Vec<R> {
     let threads = threads.clamp(1, items.len().max(1));
     let queue = Mutex::new(items.into_iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let one = || std::iter::from_fn(next).map(&work).collect::<Vec<_>>();
+    let one = || {
+        let done: Vec<_> = std::iter::from_fn(next).map(&work).collect();
+        idle();
+        done
+    };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         let join = |thread: thread::ScopedJoinHandle<'_, _>| {

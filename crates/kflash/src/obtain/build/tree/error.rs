@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::exit::ExitCode;
+use crate::obtain::cache::CacheError;
 
 /// Why there is no tree to build from, or no copy of it.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,9 @@ pub enum TreeError {
         /// The system's error.
         source: io::Error,
     },
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A signal asked to stop.
     #[error("stopped by a signal")]
     Interrupted,
@@ -126,6 +130,7 @@ impl TreeError {
             | Self::TooLarge(_)
             | Self::Io { .. } => ExitCode::Build,
             Self::Fetch { .. } => ExitCode::Fetch,
+            Self::Cache(error) => error.exit(),
             Self::Interrupted => ExitCode::Cancelled,
         }
     }

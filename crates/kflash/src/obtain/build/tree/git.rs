@@ -144,8 +144,15 @@ fn local(mut command: Command) -> Command {
     command
 }
 
+/// The command among its arguments.
 fn name<A: AsRef<OsStr>>(arguments: &[A]) -> String {
-    arguments.first().map(|name| name.as_ref().to_string_lossy().into_owned()).unwrap_or_default()
+    let mut arguments = arguments.iter().map(AsRef::as_ref);
+    let is_option = |argument: &&OsStr| *argument == "-c";
+    let mut name = arguments.next();
+    while name.as_ref().is_some_and(is_option) {
+        name = arguments.nth(1);
+    }
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn failed(error: ChildError, place: &str, command: &str) -> TreeError {

@@ -1,41 +1,37 @@
 //! Repositories that were fetched: bare mirrors in the cache, one for each URL.
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::fs;
 
 use sha2::{Digest as _, Sha256};
 
 use super::git::{Git, Repository};
 use super::{TreeError, url};
 use crate::klipper::dictionary::hex;
+use crate::obtain::cache::{Cache, Claim, Shelf};
 
 /// Where the server's default branch is kept.
 const DEFAULT: &str = "refs/kflash/HEAD";
 /// Longest reference that is taken.
 const LONGEST: usize = 250;
-/// How often a mirror is looked at that another run fetches into.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The mirror of `url` in `cache`, and the commit that `reference` names there.
 pub(super) fn fetch(
     git: &Git<'_>,
     url: &str,
     reference: Option<&str>,
-    cache: &Path,
+    cache: &Cache,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Repository, String), TreeError> {
     let reference = reference.map(checked_reference).transpose()?;
     let url = url::checked(url)?;
     let shown = url::without_credentials(&url);
-    let mirrors = cache.join("git");
-    fs::create_dir_all(&mirrors).map_err(TreeError::io(&mirrors))?;
-    let mirrors = fs::canonicalize(&mirrors).map_err(TreeError::io(&mirrors))?;
-    let git_dir = mirrors.join(hex(&Sha256::digest(&shown)));
+    let name = hex(&Sha256::digest(&shown));
+    let _mirror = claim(git, cache, &name, true)?;
+    // Snapshots of running builds share the first; only one may fetch.
+    let _fetching = claim(git, cache, &format!("{name}.fetch"), false)?;
+    let git_dir = fs::canonicalize(cache.dir()).map_err(TreeError::io(cache.dir()))?.join("git").join(name);
     let repository = Repository { git_dir: git_dir.clone(), work_tree: None, place: shown };
-    let _lock = lock(git, &git_dir)?;
 
     if !git_dir.join("HEAD").exists() {
         git.init_bare(&git_dir)?;
@@ -101,16 +97,8 @@ fn is_hash(reference: &str) -> bool {
     (4..=64).contains(&reference.len()) && reference.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// Waits for other runs that fetch into the mirror. The system releases the lock, however a run ends.
-fn lock(git: &Git<'_>, git_dir: &Path) -> Result<File, TreeError> {
-    let path = PathBuf::from(format!("{}.lock", git_dir.display()));
-    let file = File::create(&path).map_err(TreeError::io(&path))?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if git.interrupt.requested() => return Err(TreeError::Interrupted),
-            Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
-            Err(TryLockError::Error(source)) => return Err(TreeError::io(&path)(source)),
-        }
-    }
+/// Claims the mirror `name`, once others let go of it.
+pub(super) fn claim(git: &Git<'_>, cache: &Cache, name: &str, shared: bool) -> Result<Claim, TreeError> {
+    let claim = cache.claim_folder(Shelf::Git, name, shared, &mut |_| !git.interrupt.requested())?;
+    claim.ok_or(TreeError::Interrupted)
 }

@@ -10,6 +10,7 @@ mod git;
 mod mirror;
 mod recognise;
 mod snapshot;
+mod sparse;
 mod url;
 mod version;
 
@@ -23,6 +24,7 @@ pub use version::ref_of_version;
 
 use crate::flash::Interrupt;
 use crate::obtain::build::Environment;
+use crate::obtain::cache::Cache;
 use changes::Changes;
 use git::{Git, Repository};
 
@@ -124,7 +126,7 @@ impl Tree {
     pub fn fetch(
         url: &str,
         reference: Option<&str>,
-        cache: &Path,
+        cache: &Cache,
         environment: &Environment,
         interrupt: &Interrupt,
         progress: &mut dyn FnMut(&str),

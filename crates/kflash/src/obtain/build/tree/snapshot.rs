@@ -11,13 +11,14 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::git::{Git, Repository};
+use super::sparse::Sparse;
 use super::{Looked, Source, Tree, TreeError, files};
 use crate::flash::Interrupt;
 use crate::obtain::build::Environment;
+use crate::obtain::cache::{Cache, Claim, Scratch, Shelf};
 
 /// By how much an index is younger than the files it tells of. git reads every file again whose time is not older than
 /// its index.
@@ -25,24 +26,19 @@ const YOUNGER: Duration = Duration::from_secs(10);
 /// Most paths that one git command is given.
 const AT_ONCE: usize = 200;
 
-/// A copy of a tree. Dropped, it is removed.
+/// A copy of a tree. Dropped, it is removed, with all that is beside it.
 #[derive(Debug)]
 pub struct Snapshot {
-    scratch: PathBuf,
     dir: PathBuf,
+    _scratch: Scratch,
+    /// Keeps the repository whose objects it borrows.
+    _mirror: Option<Claim>,
 }
 
 impl Snapshot {
-    /// The directory to build in.
+    /// The directory to build in. Its parent is this snapshot's alone, and empty but for it.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        // What is left is removed with the rest of the cache's scratch space.
-        let _ = fs::remove_dir_all(&self.scratch);
     }
 }
 
@@ -50,7 +46,7 @@ impl Tree {
     /// Copies the tree into `cache`: exactly what it was when it was looked at, else it fails.
     pub fn snapshot(
         &self,
-        cache: &Path,
+        cache: &Cache,
         environment: &Environment,
         interrupt: &Interrupt,
     ) -> Result<Snapshot, TreeError> {
@@ -72,8 +68,8 @@ impl Tree {
     }
 
     /// A tree without git.
-    fn copied(&self, dir: &Path, cache: &Path) -> Result<Snapshot, TreeError> {
-        let snapshot = new(cache)?;
+    fn copied(&self, dir: &Path, cache: &Cache) -> Result<Snapshot, TreeError> {
+        let snapshot = new(cache, None)?;
         let files = files::below(dir, Path::new(""))?;
         let copied = files::digest(dir, files.iter().map(PathBuf::as_path), Some(&snapshot.dir))?;
         if self.changes_sha256.as_ref() == Some(&copied) { Ok(snapshot) } else { Err(self.changed(&copied)) }
@@ -83,31 +79,54 @@ impl Tree {
     fn of_commit_in(
         &self,
         git: &Git<'_>,
-        cache: &Path,
+        cache: &Cache,
         repository: &Repository,
         commit: &str,
     ) -> Result<Snapshot, TreeError> {
-        let checkout = cache.join("trees").join(commit);
-        let mut first = true;
+        let sparse = Sparse::of(git, repository)?;
+        let name = match &sparse {
+            Some(sparse) => format!("{commit}-{}", sparse.id()),
+            None => commit.to_owned(),
+        };
+        let claim = |shared| {
+            let claim = cache.claim_folder(Shelf::Trees, &name, shared, &mut |_| !git.interrupt.requested());
+            claim?.ok_or(TreeError::Interrupted)
+        };
+        let mut damaged = false;
         loop {
-            if !checkout.is_dir() {
-                check_out(git, cache, repository, commit, &checkout)?;
+            let shared = claim(true)?;
+            if shared.path().is_dir() {
+                let snapshot = new(cache, self.mirror(git, cache)?)?;
+                if self.link(git, repository, commit, shared.path(), &snapshot)? {
+                    return Ok(snapshot);
+                }
+                // A build wrote into it, or somebody else.
+                if std::mem::replace(&mut damaged, true) {
+                    return Err(self.changed("a damaged checkout"));
+                }
             }
-            let snapshot = new(cache)?;
-            let linked = self.link(git, repository, commit, &checkout, &snapshot)?;
-            if linked {
-                return Ok(snapshot);
+            drop(shared);
+            let alone = claim(false)?;
+            // Somebody else was first.
+            if !damaged && alone.path().is_dir() {
+                continue;
             }
-            // Somebody removed it meanwhile, or wrote into it.
-            if !std::mem::take(&mut first) {
-                return Err(self.changed("a damaged checkout"));
-            }
-            let aside = new(cache)?;
-            match fs::rename(&checkout, aside.scratch.join("damaged")) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(TreeError::io(&checkout)(error)),
-                _ => {}
+            let made = check_out(git, cache, repository, commit, sparse.as_ref())?;
+            let old = made.path().join("old");
+            match fs::rename(alone.path(), &old) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(TreeError::io(alone.path())(error)),
+                _ => fs::rename(made.path().join("made"), alone.path()).map_err(TreeError::io(alone.path()))?,
             }
         }
+    }
+
+    /// Keeps the mirror that the tree is in, if it is in one.
+    fn mirror(&self, git: &Git<'_>, cache: &Cache) -> Result<Option<Claim>, TreeError> {
+        let Source::Commit(repository) = &self.source else { return Ok(None) };
+        let git_dir = repository.git_dir.parent().and_then(Path::parent);
+        let of_cache = git_dir.is_some_and(|dir| fs::canonicalize(cache.dir()).is_ok_and(|cache| cache == dir));
+        let name = repository.git_dir.file_name().and_then(OsStr::to_str).filter(|_| of_cache);
+        name.map(|name| super::mirror::claim(git, cache, name, true)).transpose()
     }
 
     /// Whether the checkout was linked whole and is what git says the commit is.
@@ -227,30 +246,25 @@ fn update_index(git: &Git<'_>, snapshot: &Snapshot, options: &[&str], paths: &[&
 }
 
 /// An empty snapshot.
-fn new(cache: &Path) -> Result<Snapshot, TreeError> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("tree-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let scratch = cache.join("tmp").join(name);
-    let dir = scratch.join("tree");
-    match fs::remove_dir_all(&scratch) {
-        // A killed run of the same process number.
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(TreeError::io(&scratch)(error)),
-        _ => {}
-    }
-    fs::create_dir_all(&dir).map_err(TreeError::io(&dir))?;
-    Ok(Snapshot { scratch, dir })
+fn new(cache: &Cache, mirror: Option<Claim>) -> Result<Snapshot, TreeError> {
+    let scratch = cache.scratch("build")?;
+    let dir = scratch.path().join("tree");
+    fs::create_dir(&dir).map_err(TreeError::io(&dir))?;
+    Ok(Snapshot { dir, _scratch: scratch, _mirror: mirror })
 }
 
-/// Checks `commit` out, as `checkout`. Two that do so at once both succeed.
+/// Checks `commit` out into `made/tree`, with its index in `made/index`.
 fn check_out(
     git: &Git<'_>,
-    cache: &Path,
+    cache: &Cache,
     repository: &Repository,
     commit: &str,
-    checkout: &Path,
-) -> Result<(), TreeError> {
-    let made = new(cache)?;
-    let dir = &made.dir;
+    sparse: Option<&Sparse>,
+) -> Result<Scratch, TreeError> {
+    let scratch = cache.scratch("checkout")?;
+    let made = scratch.path().join("made");
+    let dir = made.join("tree");
+    fs::create_dir_all(&dir).map_err(TreeError::io(&dir))?;
     let of_commit = Tree {
         source: Source::Commit(repository.clone()),
         app: String::new(),
@@ -259,11 +273,14 @@ fn check_out(
         origin: None,
         changes_sha256: None,
     };
-    of_commit.make_git_dir(git, repository, commit, dir)?;
-    git.read(&own(dir), &["-c", "checkout.workers=0", "read-tree", "--reset", "-u", "HEAD"])?;
-    fs::rename(dir.join(".git/index"), made.scratch.join("index")).map_err(TreeError::io(dir))?;
-    fs::remove_dir_all(dir.join(".git")).map_err(TreeError::io(dir))?;
-    for path in files::all_below(dir)? {
+    of_commit.make_git_dir(git, repository, commit, &dir)?;
+    let options = sparse.map(|sparse| sparse.apply(&dir.join(".git"))).transpose()?;
+    let command = ["-c", "checkout.workers=0", "read-tree", "--reset", "-u", "HEAD"];
+    let command: Vec<_> = options.iter().flatten().map(String::as_str).chain(command).collect();
+    git.read(&own(&dir), &command)?;
+    fs::rename(dir.join(".git/index"), made.join("index")).map_err(TreeError::io(&dir))?;
+    fs::remove_dir_all(dir.join(".git")).map_err(TreeError::io(&dir))?;
+    for path in files::all_below(&dir)? {
         let whole = dir.join(&path);
         let kind = fs::symlink_metadata(&whole).map_err(TreeError::io(&whole))?;
         if kind.is_symlink() {
@@ -275,14 +292,7 @@ fn check_out(
             fs::set_permissions(&whole, mode).map_err(TreeError::io(&whole))?;
         }
     }
-    let trees = cache.join("trees");
-    fs::create_dir_all(&trees).map_err(TreeError::io(&trees))?;
-    match fs::rename(&made.scratch, checkout) {
-        Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-            Err(TreeError::io(checkout)(error))
-        }
-        _ => Ok(()),
-    }
+    Ok(scratch)
 }
 
 /// Hard links every file below `from` into `to`; where the file system has none, copies with their times.

@@ -29,7 +29,7 @@ fn a_clean_tree_is_its_commit() {
     let dir = snapshot.dir().to_owned();
     drop(snapshot);
     assert!(!dir.exists());
-    assert_eq!(fs::read_dir(bench.cache().join("tmp")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(bench.path("cache").join("tmp")).unwrap().count(), 0);
 }
 
 /// Every way in which a work tree can differ. Sizes stay, and all happens within a second: times tell nothing.
@@ -190,7 +190,7 @@ fn links_out_of_the_tree_are_never_followed() {
     bench.commit("hostile");
     let tree = bench.look();
     assert!(matches!(bench.snapshot(&tree), Err(TreeError::LinkOutside { .. })));
-    assert!(!bench.cache().join("trees").join(tree.commit().unwrap()).exists());
+    assert!(!bench.path("cache").join("trees").join(tree.commit().unwrap()).exists());
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_checkout_that_was_written_into_is_made_anew() {
     let bench = Bench::new();
     let tree = bench.look();
     let first = bench.snapshot(&tree).unwrap();
-    let checkout = bench.cache().join("trees").join(tree.commit().unwrap());
+    let checkout = bench.path("cache").join("trees").join(tree.commit().unwrap());
     let makefile = checkout.join("tree/Makefile");
     assert_eq!(fs::metadata(&makefile).unwrap().ino(), fs::metadata(first.dir().join("Makefile")).unwrap().ino());
     fs::set_permissions(&makefile, fs::Permissions::from_mode(0o644)).unwrap();

@@ -1,6 +1,9 @@
 //! Trees of repositories that are fetched, and of other commits than the one that is checked out.
 
+use std::time::Duration;
+
 use super::*;
+use crate::timestamp::Timestamp;
 
 impl Bench {
     fn fetch(&self, reference: Option<&str>) -> Result<Tree, TreeError> {
@@ -86,7 +89,7 @@ fn what_is_no_reference_and_what_is_not_there_is_refused() {
             assert_eq!(error.exit().code(), 2);
         }
     }
-    assert!(!bench.cache().exists());
+    assert!(!bench.path("cache").exists());
     for reference in ["none", "abcdef0", "refs"] {
         for error in [bench.fetch(Some(reference)).unwrap_err(), bench.at_reference(reference).unwrap_err()] {
             assert!(error.to_string().ends_with(&format!("no branch, tag or commit {reference:?}")), "{error}");
@@ -106,7 +109,7 @@ fn several_runs_fetch_at_once_and_a_half_made_mirror_is_finished() {
     let bench = Bench::new();
     // As a run leaves it that was killed right after git's `init`, or in the middle of it.
     let mirror = bench.fetch(None).unwrap();
-    let git = bench.cache().join("git");
+    let git = bench.path("cache").join("git");
     let dir = fs::read_dir(&git).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
     fs::remove_dir_all(&dir).unwrap();
     fs::create_dir_all(dir.join("objects")).unwrap();
@@ -129,4 +132,23 @@ fn fetching_tells_its_progress_and_can_be_stopped() {
     bench.with_git("case \"$*\" in *fetch*) sleep 1000;; esac");
     bench.interrupt.request();
     assert!(matches!(bench.fetch(Some("other")), Err(TreeError::Interrupted)));
+}
+
+#[test]
+fn gc_leaves_alone_what_a_snapshot_needs() {
+    let bench = Bench::new();
+    let tree = bench.fetch(None).unwrap();
+    let snapshot = bench.snapshot(&tree).unwrap();
+    let gc = || {
+        let swept = bench.cache().gc(Duration::ZERO, Timestamp::now(), false).unwrap();
+        assert!(swept.failed.is_empty(), "{swept:?}");
+        let folder = |path: &Path| path.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+        swept.removed.iter().map(|removed| folder(&removed.path)).collect::<Vec<_>>()
+    };
+    assert_eq!(gc(), ["trees"]);
+    assert_eq!(bench.describe(snapshot.dir()), tree.version());
+    assert_eq!(fs::read_to_string(snapshot.dir().join("Makefile")).unwrap(), "all:\n");
+    drop(snapshot);
+    assert_eq!(gc(), ["git"]);
+    assert_eq!(fs::read_dir(bench.path("cache/tmp")).unwrap().count(), 0);
 }

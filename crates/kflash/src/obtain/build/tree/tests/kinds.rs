@@ -158,6 +158,36 @@ fn a_shallow_clone_has_no_tags_and_other_firmware() {
     }
 }
 
+/// As a work tree without the pictures of the documentation, whose repository never had them.
+#[test]
+fn a_sparse_tree_is_built_without_the_files_that_it_does_not_have() {
+    let bench = Bench::new();
+    bench.write("docs/img/photo.jpg", "large");
+    bench.commit("photo");
+    let (full, _) = bench.copy();
+    let photo = bench.git("rev-parse HEAD:docs/img/photo.jpg");
+    for cone in ["--no-cone", "--cone"] {
+        let patterns = if cone == "--cone" { "src scripts klippy" } else { "/* !/docs/" };
+        bench.git(&format!("sparse-checkout set {cone} {patterns}"));
+        assert!(!bench.tree().join("docs").exists());
+        let _ = fs::remove_file(bench.tree().join(".git/objects").join(&photo[..2]).join(&photo[2..]));
+        let (tree, snapshot) = bench.copy();
+        assert_eq!(tree.id(), full.id());
+        assert!(!snapshot.dir().join("docs").exists());
+        assert_eq!(fs::read_to_string(snapshot.dir().join("Makefile")).unwrap(), "all:\n");
+        bench.write("src/stm32/main.c", "dirty");
+        let (tree, snapshot) = bench.copy();
+        assert!(tree.is_dirty());
+        assert_eq!(fs::read_to_string(snapshot.dir().join("src/stm32/main.c")).unwrap(), "dirty");
+        bench.git("checkout -q -- src");
+    }
+    // Another commit than the one that is checked out is whole, or not at all.
+    fs::remove_dir_all(bench.path("cache")).unwrap();
+    let whole = Tree::at_reference(&bench.tree(), "master", &bench.environment, &bench.interrupt).unwrap();
+    let error = bench.snapshot(&whole).unwrap_err();
+    assert!(error.to_string().contains("read-tree fails: "), "{error}");
+}
+
 #[test]
 fn versions_follow_the_tags_and_the_digits_of_the_repository() {
     let bench = Bench::new();

@@ -57,8 +57,8 @@ impl Bench {
         self.path("tree")
     }
 
-    fn cache(&self) -> PathBuf {
-        self.path("cache")
+    fn cache(&self) -> Cache {
+        Cache::at(self.path("cache"))
     }
 
     fn write(&self, path: &str, text: &str) {
