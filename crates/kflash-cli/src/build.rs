@@ -9,6 +9,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
 
+use kflash::config::Source;
 use kflash::exit::ExitCode;
 use kflash::obtain::build::tree::Tree;
 use kflash::obtain::build::{BuildError, Builder, Order, kconfig};
@@ -17,8 +18,8 @@ use crate::args::Shared;
 use crate::failure::Failure;
 use crate::render::{self, BuildProgress, Screen};
 use crate::signal;
-use crate::target::find_board;
-use crate::tree::{TreeArgs, Trees, environment, printer_of};
+use crate::tree::{TreeArgs, Trees, environment};
+use crate::which::{Wanted, Which};
 
 /// Builds the firmware of a board, or of several
 ///
@@ -32,21 +33,17 @@ use crate::tree::{TreeArgs, Trees, environment, printer_of};
   kflash build -b btt-octopus-v1.1-f446 -b btt-ebb36-v1.2 --klipper ~/klipper --out firmware/
   kflash build -b btt-skr-pico --git https://github.com/Klipper3d/klipper --ref v0.13.0
   kflash build -b creality-v4.2.7 --set SERIAL_BAUD=115200 --set LOW_LEVEL_OPTIONS=y
-  kflash build -b btt-octopus-v1.1-f446 --route dfu --show-config")]
+  kflash build -b btt-octopus-v1.1-f446 --route dfu --show-config
+  kflash build --printer voron --ref host")]
 pub struct Args {
-    /// The board: an id or alias from `kflash boards`, or the path of a profile file. May be given several times
-    #[arg(long = "board", short, value_name = "BOARD", required = true)]
-    boards: Vec<String>,
-    /// The way that it will be flashed, as `kflash boards BOARD` names it: with the bootloader that it presumes, it
-    /// decides where the firmware starts and over which cable it talks [default: the board's first]
-    #[arg(long, value_name = "ID")]
-    route: Option<String>,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     tree: TreeArgs,
     /// Set a Kconfig symbol beside those of the board, or instead. May be given several times
     #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::assignment)]
     set: Vec<(String, String)>,
-    /// Also write image, dictionary and provenance to this directory, as BOARD-VERSION
+    /// Also write image, dictionary and provenance to this directory, as BOARD-VERSION or PRINTER-BOARD-VERSION
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Build nothing; print the configuration that the tree makes of the board's symbols
@@ -65,10 +62,12 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     if args.menuconfig && (!terminal || shared.json) {
         return Err(Failure::usage("--menuconfig needs a terminal"));
     }
-    if args.menuconfig && args.boards.len() > 1 {
+    let config = shared.configuration()?.config;
+    let wanted = args.which.wanted(&config, &Source::Build)?;
+    if args.menuconfig && wanted.len() > 1 {
         return Err(Failure::usage("--menuconfig is for one board"));
     }
-    let orders = args.orders()?;
+    let orders = wanted.iter().map(|wanted| args.order(wanted)).collect::<Result<Vec<_>, _>>()?;
     if let Some(dir) = &args.out {
         out::make(dir)?;
     }
@@ -76,10 +75,9 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let environment = environment();
     let interrupt = signal::interrupt()
         .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
-    let configuration = shared.configuration()?;
     let trees = Trees {
-        config: &configuration.config,
-        printer: printer_of(&configuration.config, &args.boards),
+        config: &config,
+        printer: args.which.printer_of(&config)?,
         cache: &cache,
         environment: &environment,
         interrupt: &interrupt,
@@ -97,22 +95,23 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let outcomes = builder.build(&tree, &orders, &mut |event| progress.event(&event));
     progress.end();
     let written = match &args.out {
-        Some(dir) => outcomes.iter().map(|outcome| out::write(dir, outcome)).collect::<Result<_, _>>()?,
+        Some(dir) => {
+            let all = wanted.iter().zip(&outcomes);
+            all.map(|(wanted, outcome)| out::write(dir, wanted, outcome)).collect::<Result<_, _>>()?
+        }
         None => vec![None; outcomes.len()],
     };
-    Ok(text::print(&orders, &outcomes, &written, shared.json))
+    let names: Vec<_> = wanted.iter().map(|wanted| wanted.name.as_deref()).collect();
+    Ok(text::print(&names, &orders, &outcomes, &written, shared.json))
 }
 
 impl Args {
-    fn orders(&self) -> Result<Vec<Order>, Failure> {
-        let mut orders: Vec<Order> = Vec::new();
-        for board in &self.boards {
-            let (profile, chip) = find_board(board)?;
-            if orders.iter().all(|order| order.profile.id != profile.id) {
-                orders.push(Order::new(profile, chip, self.route.as_deref(), self.set.clone())?);
-            }
-        }
-        Ok(orders)
+    /// What is wanted for a board: --set has the last word.
+    fn order(&self, wanted: &Wanted) -> Result<Order, Failure> {
+        let mut symbols = wanted.symbols.clone();
+        symbols.extend(self.set.iter().cloned());
+        let set = symbols.into_iter().collect();
+        Ok(Order::new(wanted.profile.clone(), wanted.chip.clone(), wanted.route.as_deref(), set)?)
     }
 }
 

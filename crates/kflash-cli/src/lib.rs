@@ -41,6 +41,7 @@ mod target;
 mod trace;
 mod tree;
 mod verify;
+mod which;
 
 use std::ffi::OsString;
 use std::panic;

@@ -447,3 +447,64 @@ fn a_commit_is_built_from_a_repository_whatever_is_checked_out() {
         assert_eq!(result(&output)["boards"][0]["version"], released.version());
     }
 }
+
+#[test]
+fn the_boards_of_a_printer_are_built_as_the_configuration_has_them() {
+    let tree = FirmwareTree::new();
+    let other = FirmwareTree::new();
+    other.replace("src/main.c", "256", "512");
+    other.commit("newer");
+    let folder = tree.root.path().join(".config/kflash");
+    fs::create_dir_all(&folder).unwrap();
+    let config = format!(
+        "[[printers]]
+        name = \"voron\"
+        klipper = {:?}
+        [[printers.boards]]
+        name = \"mcu\"
+        board = \"{OCTOPUS}\"
+        [[printers.boards]]
+        name = \"second\"
+        board = \"octopus-v1.1\"
+        route = \"dfu\"
+        symbols = {{ INITIAL_PINS = \"PA1\" }}
+        [[printers.boards]]
+        board = \"{PICO}\"
+        firmware = \"fetch\"",
+        other.dir
+    );
+    fs::write(folder.join("config.toml"), config).unwrap();
+    let out = tree.root.path().join("out");
+    let built = |more: &[&str]| {
+        let output = run(&tree, &[&["--printer", "voron", "--json"], more].concat());
+        (result(&output), output.status.code(), text(&output.stderr).to_owned())
+    };
+    let (ended, code, notes) = built(&["--out", out.to_str().unwrap()]);
+    let names: Vec<_> = ended["boards"].as_array().unwrap().iter().map(|board| board["name"].clone()).collect();
+    assert_eq!((names, code), (vec!["voron/mcu".into(), "voron/second".into()], Some(0)), "{ended:#}");
+    assert!(notes.contains("voron/btt-skr-pico: left out, its firmware comes from the index"), "{notes}");
+    let [mcu, second] = [0, 1].map(|at| &ended["boards"][at]);
+    // The tree is the printer's own.
+    assert_eq!((&mcu["version"], &second["version"]), (&other.look().version().into(), &other.look().version().into()));
+    assert_eq!(
+        (&mcu["start"], &second["start"], &second["route"]),
+        (&"0x08008000".into(), &"0x08000000".into(), &"dfu".into())
+    );
+    // Two boards of a kind do not overwrite each other's files.
+    let path = second["path"].as_str().unwrap();
+    assert!(path.contains("/voron-second-"), "{path}");
+    let provenance: Value =
+        serde_json::from_slice(&fs::read(path.replace(".bin", ".provenance.json")).unwrap()).unwrap();
+    assert_eq!(provenance["origin"]["built"]["requested"]["INITIAL_PINS"], "PA1");
+
+    // The command line has the last word.
+    let (ended, ..) = built(&["--board", "second", "--set", "INITIAL_PINS=PA2", "--show-config"]);
+    assert_eq!(ended["boards"][0]["symbols"]["INITIAL_PINS"], "PA2", "{ended:#}");
+    assert_eq!(ended["boards"].as_array().unwrap().len(), 1);
+    // A board that is named is built wherever its firmware usually comes from.
+    let (ended, code, _) = built(&["--board", "skr-pico"]);
+    assert_eq!((&ended["boards"][0]["board"], code), (&PICO.into(), Some(0)), "{ended:#}");
+    let (_, code, said) = built(&["--board", "creality-v4.2.7"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("voron has no board \"creality-v4.2.7\"; it has mcu, second, btt-skr-pico"), "{said}");
+}

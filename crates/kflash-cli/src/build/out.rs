@@ -8,16 +8,17 @@ use kflash::exit::ExitCode;
 use kflash::obtain::build::{Firmware, Outcome};
 
 use crate::failure::Failure;
+use crate::which::Wanted;
 
 /// Makes the directory, if it is not there.
 pub fn make(dir: &Path) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| failed("make", dir, &error))
 }
 
-/// Writes what was built to `dir`; returns the image's path, if there is one.
-pub fn write(dir: &Path, outcome: &Outcome) -> Result<Option<PathBuf>, Failure> {
+/// Writes what was built for a board to `dir`; returns the image's path, if there is one.
+pub fn write(dir: &Path, wanted: &Wanted, outcome: &Outcome) -> Result<Option<PathBuf>, Failure> {
     let Ok(firmware) = outcome else { return Ok(None) };
-    let stem = stem(firmware);
+    let stem = stem(wanted, firmware);
     let ending = match firmware.entry.provenance.image.name.rsplit_once('.') {
         Some((_, ending)) => ending,
         None => "bin",
@@ -32,11 +33,12 @@ pub fn write(dir: &Path, outcome: &Outcome) -> Result<Option<PathBuf>, Failure> 
     Ok(Some(image))
 }
 
-/// BOARD-VERSION, in characters that a file name can have. A version is whatever a tag was named.
-fn stem(firmware: &Firmware) -> String {
+/// BOARD-VERSION, of a configured one PRINTER-BOARD-VERSION, in characters that a file name can have. A version is
+/// whatever a tag was named.
+fn stem(wanted: &Wanted, firmware: &Firmware) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._+-".contains(c) { c } else { '_' };
     let version: String = firmware.entry.provenance.version.chars().map(plain).take(120).collect();
-    format!("{}-{version}", firmware.board)
+    format!("{}-{version}", wanted.shown().replace('/', "-"))
 }
 
 /// Writes a file in one step: whoever reads it meanwhile sees the old one or the new one.

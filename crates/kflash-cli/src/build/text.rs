@@ -28,6 +28,8 @@ struct Ended<'a> {
 /// What came of it for a board.
 #[derive(Serialize)]
 struct BoardEnded<'a> {
+    /// `PRINTER/BOARD`, where it comes from the configuration.
+    name: Option<&'a str>,
     board: &'a str,
     route: &'a str,
     #[serde(flatten)]
@@ -56,21 +58,31 @@ struct Delivered<'a> {
     proof: &'a [Check],
 }
 
-/// Prints what came of each order; `written` are the files that were asked for. Returns the exit code of the worst.
-pub fn print(orders: &[Order], outcomes: &[Outcome], written: &[Option<PathBuf>], json: bool) -> ExitCode {
+/// Prints what came of each order; `names` are those of configured boards, `written` the files that were asked for.
+/// Returns the exit code of the worst.
+pub fn print(
+    names: &[Option<&str>],
+    orders: &[Order],
+    outcomes: &[Outcome],
+    written: &[Option<PathBuf>],
+    json: bool,
+) -> ExitCode {
     let ended = outcomes.iter().map(|outcome| outcome.as_ref().map_err(|error| Failure::from(error.as_ref())));
     let ended: Vec<Result<&Firmware, Failure>> = ended.collect();
     let codes = ended.iter().map(|ended| ended.as_ref().err().map_or(ExitCode::Ok, |failure| failure.exit));
     let exit = ExitCode::worst(codes);
-    for ((order, ended), written) in orders.iter().zip(&ended).zip(written) {
+    let all = names.iter().zip(orders).zip(ended.iter().zip(written));
+    for ((name, order), (ended, written)) in all.clone() {
+        let name = name.unwrap_or(&order.profile.id.0);
         match ended {
-            Ok(firmware) if !json => render::result(&sheet(order, firmware, written.as_ref())),
+            Ok(firmware) if !json => render::result(&sheet(name, order, firmware, written.as_ref())),
             Ok(_) => {}
-            Err(failure) => render::failure_of(&order.profile.id.0, failure),
+            Err(failure) => render::failure_of(name, failure),
         }
     }
     if json {
-        let boards = orders.iter().zip(&ended).zip(written).map(|((order, ended), written)| BoardEnded {
+        let boards = all.map(|((&name, order), (ended, written))| BoardEnded {
+            name,
             board: &order.profile.id.0,
             route: &order.route.id,
             how: match ended {
@@ -106,9 +118,12 @@ fn path(firmware: &Firmware, written: Option<&PathBuf>) -> PathBuf {
     written.cloned().unwrap_or_else(|| firmware.entry.path.join(&firmware.entry.provenance.image.name))
 }
 
-fn sheet(order: &Order, firmware: &Firmware, written: Option<&PathBuf>) -> String {
+fn sheet(name: &str, order: &Order, firmware: &Firmware, written: Option<&PathBuf>) -> String {
     let provenance = &firmware.entry.provenance;
-    let mut sheet = Sheet::new(&format!("{} ({})", order.profile.id, order.route.id));
+    let mut sheet = Sheet::new(&format!("{name} ({})", order.route.id));
+    if name != order.profile.id.0 {
+        sheet.line("board", &order.profile.id.0);
+    }
     sheet.line("version", &format!("{} {}", shown(&provenance.app), shown(&provenance.version)));
     let size = line::bytes(provenance.image.size);
     match provenance.start {
