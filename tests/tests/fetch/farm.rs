@@ -26,6 +26,12 @@ pub const INDEX: &str = "/stable/index.json";
 pub const SIGNATURE: &str = "/stable/index.json.minisig";
 pub const IMAGE: &str = "/stable/images/klipper.bin";
 
+/// A secret key with the passphrase `secret`, and its public one, in minisign's format. Its scrypt takes the least that
+/// the format allows (opslimit 32768, memlimit 16 MiB) in place of minisign's gigabyte and seconds.
+pub const LOCKED: &str = "untrusted comment: minisign encrypted secret key\n\
+    RWRTY0IyAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8AgAAAAAAAAAAAAAEAAAAAQF+ey+gJIRhlgmnaK5WC/8BOwGn7Ky5hDfk2WMxgsTa4hx3ScXJwdiuMCGfVm0nWuED3ZUTuyUZTbX3AVtyXCXCyGOpzva8kc+wwG/7fX3DPLk5HjUuop5pnKoT65TZ/vhPSQjFTay8=\n";
+pub const LOCKED_PUBLIC: &str = "RWSeUwrnoeaCAeCQetMHF3e5icuKBisURo2rIs5TXqcN6tRinNjNKbLR";
+
 /// A key pair of minisign's own making.
 pub struct Key {
     dir: TempDir,

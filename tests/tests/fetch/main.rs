@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod command;
 mod farm;
+mod publishing;
 mod server;
 mod transfer;
 mod trust;

@@ -216,7 +216,8 @@ fn missing(at: &Location) -> FetchError {
     match at {
         Location::Web(url) => FetchError::Status { url: url.clone(), status: "404 Not Found".into() },
         Location::File(path) => {
-            FetchError::Unreadable { path: path.clone(), source: std::io::ErrorKind::NotFound.into() }
+            let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+            FetchError::Unreadable { path: path.clone(), source }
         }
     }
 }
