@@ -10,9 +10,8 @@ use kflash::obtain::build::{BuildError, Builder, Environment, Firmware, Order};
 use kflash::obtain::cache::Cache;
 
 use crate::build::cores;
-use crate::failure::Failure;
 use crate::render::{BuildProgress, Screen};
-use crate::tree::{HOST, TreeArgs, Trees};
+use crate::tree::{HOST, NoTree, TreeArgs, Trees};
 
 /// What builds take.
 #[derive(Clone, Copy)]
@@ -42,10 +41,8 @@ pub enum Built {
     Firmware(Box<Firmware>),
     /// It would have to be built.
     NotCached,
-    /// No tree is named, and none is where trees usually are.
-    NoTree,
-    /// The tree that is named cannot be built from.
-    BadTree(Box<Failure>),
+    /// There is no tree.
+    NoTree(NoTree),
     /// The build failed.
     Failed(Arc<BuildError>),
 }
@@ -54,9 +51,9 @@ impl Built {
     /// Whether there is nothing to build from, or with.
     pub fn cannot(&self) -> bool {
         match self {
-            Self::NoTree => true,
+            Self::NoTree(NoTree::None | NoTree::NoGit) => true,
             Self::Failed(error) => matches!(**error, BuildError::Toolchain(ToolchainError::Missing(_))),
-            Self::Firmware(_) | Self::NotCached | Self::BadTree(_) => false,
+            Self::Firmware(_) | Self::NotCached | Self::NoTree(NoTree::Bad(_)) => false,
         }
     }
 }
@@ -90,10 +87,9 @@ impl Builds<'_> {
 
     fn of_tree(&self, printer: Option<&Printer>, orders: &[Order]) -> Vec<Built> {
         let Self { config, cache, environment, interrupt, .. } = *self;
-        let tree = match self.tree.look(&Trees { config, printer, cache, environment, interrupt }) {
-            Ok(Some(tree)) => tree,
-            Ok(None) => return vec![Built::NoTree; orders.len()],
-            Err(failure) => return vec![Built::BadTree(Box::new(failure)); orders.len()],
+        let tree = match self.tree.find(&Trees { config, printer, cache, environment, interrupt }) {
+            Ok(tree) => tree,
+            Err(none) => return vec![Built::NoTree(none); orders.len()],
         };
         let builder = Builder { cache, environment, interrupt, jobs: cores() };
         if self.no_build {

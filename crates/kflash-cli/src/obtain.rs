@@ -4,7 +4,8 @@
 //! [`Obtainer::build`] builds for all of them, [`Obtainer::firmware`] is what is left to do for each.
 
 use kflash::event::Events;
-use kflash::flash::{Flasher, Interrupt, Wanted};
+use kflash::exit::ExitCode;
+use kflash::flash::{BoardState, FailureKind, FlashError, Flasher, Interrupt, Suggestion, Unheard, Wanted};
 use kflash::obtain::Obtained;
 use kflash::obtain::build::Order;
 use kflash::system::SystemHost;
@@ -18,7 +19,7 @@ use crate::firmware::{self, Made, Source};
 use crate::memory;
 use crate::render::{self, Screen};
 use crate::target::Board;
-use crate::tree::environment;
+use crate::tree::{NoTree, environment};
 
 /// Obtains firmware.
 #[derive(Clone, Copy)]
@@ -98,21 +99,28 @@ impl Obtainer<'_> {
 
     /// The route that firmware for a board is made for; `None` leaves it open.
     fn route(&self, board: &Board, events: Events<'_>) -> Result<Option<String>, Failure> {
-        let named = self.made.route.as_ref().or(board.configured.as_ref().and_then(|board| board.route.as_ref()));
-        if let Some(route) = named {
-            return Ok(Some(route.clone()));
-        }
+        let configured = board.configured.as_ref().and_then(|board| board.route.as_deref());
+        let named = self.made.route.as_deref().or(configured);
         #[cfg(feature = "sim")]
         if let Some(Virtual { bootloader }) = self.simulated {
-            return match bootloader {
-                None => Ok(None),
-                Some(_) => Ok(Some(crate::simulate::route(board, None, bootloader, None)?.id.clone())),
-            };
+            let told = named.or(bootloader).is_some();
+            let route = crate::simulate::route(board, named, bootloader, None)?;
+            return Ok(told.then(|| route.id.clone()));
+        }
+        if let Some(route) = named {
+            return Ok(Some(route.to_owned()));
         }
         let (host, selectors) = SystemHost::new(&self.shared.host_root).with_selectors(board.selectors.clone());
         let flasher = Flasher { host: &host, interrupt: self.interrupt, hands: false };
-        let suggestion = flasher.route(&wanted(board, &selectors), events);
-        Ok(Some(suggestion.map_err(|error| Failure::of_flash(error, &board.profile.hands))?.route.id))
+        let of_flash = |error| Failure::of_flash(error, &board.profile.hands);
+        let Suggestion { route, heard, .. } = flasher.route(&wanted(board, &selectors), events).map_err(of_flash)?;
+        match heard.unheard {
+            // Nobody waits for a build that is for no board.
+            Some(Unheard::NoDevice { what }) => {
+                Err(of_flash(FlashError::new(ExitCode::NotFound, FailureKind::NoDevice, BoardState::Untouched, what)))
+            }
+            _ => Ok(Some(route.id)),
+        }
     }
 
     /// Builds what is to be built, for all boards at once; one failure stops no other.
@@ -214,9 +222,9 @@ fn wanted<'a>(board: &'a Board, selectors: &'a [kflash::identify::Selector]) -> 
 /// Why nothing was built for a board.
 fn failure(board: &Board, built: Built, or_fetch: bool) -> Failure {
     match built {
-        Built::BadTree(failure) => *failure,
+        Built::NoTree(none @ (NoTree::NoGit | NoTree::Bad(_))) => none.into(),
         Built::Failed(error) => Failure::from(error.as_ref()),
-        Built::NoTree | Built::NotCached | Built::Firmware(_) => nowhere(board, or_fetch),
+        Built::NoTree(NoTree::None) | Built::NotCached | Built::Firmware(_) => nowhere(board, or_fetch),
     }
 }
 

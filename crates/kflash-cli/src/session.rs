@@ -167,8 +167,8 @@ impl Session<'_> {
         });
         screen.clear();
         let boards: Vec<_> = self.runs.iter().map(|(board, _)| board).collect();
-        let supplies = obtainer.build(&boards, ordered, screen)?;
-        Ok(supplies.into_iter().map(|supply| self.caught(|| supply)).collect())
+        let supplies = obtainer.build(&boards, ordered, screen).map_err(|failure| self.marked(failure))?;
+        Ok(supplies.into_iter().map(|supply| supply.map_err(|failure| self.marked(failure))).collect())
     }
 
     /// Does `work` for each board and its item, for all of them at once.
@@ -189,11 +189,16 @@ impl Session<'_> {
         })
     }
 
-    /// `work` for a board; what fails on a virtual one says so, and so does a bug.
+    /// `work` for a board: a bug there stops no other.
     fn caught<R>(&self, work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
         let ended = panic::catch_unwind(AssertUnwindSafe(work));
         let ended = ended.unwrap_or_else(|panic| Err(Failure::internal_of_panic(panic.as_ref())));
-        ended.map_err(|failure| Failure { simulated: self.simulated.is_some(), ..failure })
+        ended.map_err(|failure| self.marked(failure))
+    }
+
+    /// What fails on a virtual board says so.
+    fn marked(&self, failure: Failure) -> Failure {
+        Failure { simulated: self.simulated.is_some(), ..failure }
     }
 
     fn display(&self, screen: &Screen) -> Display {

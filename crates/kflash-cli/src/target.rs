@@ -1,11 +1,12 @@
 //! Which boards are meant: the one of the command line, or those of configured printers.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use kflash::board::Profile;
 use kflash::boards::{self, BoardError};
 use kflash::chip::Chip;
-use kflash::config::{self, Config};
+use kflash::config::{self, Config, ConfigError};
 use kflash::identify::Selector;
 
 use crate::args::Shared;
@@ -65,13 +66,20 @@ impl Target {
             [] => config.printers.iter().collect(),
             names => {
                 let unique = names.iter().enumerate().filter(|(at, name)| !names[..*at].contains(name));
-                unique.map(|(_, name)| config.printer(name)).collect::<Result<_, _>>()?
+                let found = |(_, name): (usize, &String)| {
+                    config.printer(name).map_err(|error| unknown(&error, file.as_deref()))
+                };
+                unique.map(found).collect::<Result<_, _>>()?
             }
         };
         let mut chosen = Vec::new();
         for printer in printers {
             for board in &printer.boards {
-                let (profile, chip) = find_board(&board.board)?;
+                let (profile, chip) = find_board(&board.board).map_err(|failure| {
+                    let file = file.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default();
+                    let message = format!("{file}printers.{}.boards.{}: {}", printer.name, board.name, failure.message);
+                    Failure { message, ..failure }
+                })?;
                 let wanted = |name: &String| *name == board.name || is(&profile, name);
                 if self.board.as_ref().is_none_or(wanted) {
                     chosen.push(Board {
@@ -102,7 +110,7 @@ impl Target {
         }
     }
 
-    /// The board that is named without a printer; and the printers that it may be part of.
+    /// The board that is named without a printer, as the configuration has it, and the printers that it may be part of.
     fn named(&self, name: &str, config: &Config) -> Result<Board, Failure> {
         let (profile, chip) = find_board(name)?;
         let may_be = |board: &config::Board| {
@@ -111,18 +119,56 @@ impl Target {
                 || board.device.is_empty()
                 || board.device.iter().any(|device| self.device.contains(device)))
         };
-        let printers: Vec<_> = config.printers.iter().filter(|it| it.boards.iter().any(may_be)).collect();
-        let only = if let [only] = printers[..] { Some(only.clone()) } else { None };
+        let of_printer = |printer: &'_ config::Printer| printer.boards.iter().any(may_be);
+        let printers: Vec<_> = config.printers.iter().filter(|printer| of_printer(printer)).collect();
+        let candidates: Vec<_> = printers
+            .iter()
+            .flat_map(|&printer| printer.boards.iter().filter(|board| may_be(board)).map(move |board| (printer, board)))
+            .collect();
+        let configured = only(&candidates)?;
+        let selectors = match (&self.device[..], &candidates[..]) {
+            ([], [(_, board)]) => board.device.clone(),
+            _ => self.device.clone(),
+        };
         Ok(Board {
             name: None,
-            selectors: self.device.clone(),
-            printer: only,
-            configured: None,
+            selectors,
+            printer: configured.map(|(printer, _)| printer.clone()),
+            configured: configured.map(|(_, board)| board.clone()),
             moonrakers: printers.iter().filter_map(|it| Some((it.name.clone(), it.moonraker.clone()?))).collect(),
             profile,
             chip,
         })
     }
+}
+
+/// No printer of this name in the configuration, or no configuration at all.
+fn unknown(error: &ConfigError, file: Option<&Path>) -> Failure {
+    let hint = match file {
+        Some(file) => format!("the configuration is {}", file.display()),
+        None => "there is no configuration: it is kflash/config.toml in $XDG_CONFIG_HOME or ~/.config, else \
+                 /etc/kflash/config.toml, or what --config names"
+            .to_owned(),
+    };
+    Failure { hint: Some(hint), ..Failure::usage(error.to_string()) }
+}
+
+/// The configured board that is meant: any of them, if they are to be given the same.
+fn only<'a>(
+    candidates: &[(&'a config::Printer, &'a config::Board)],
+) -> Result<Option<(&'a config::Printer, &'a config::Board)>, Failure> {
+    let Some(&(printer, board)) = candidates.first() else { return Ok(None) };
+    let alike = |&(of, it): &(&config::Printer, &config::Board)| {
+        (&of.klipper, &it.firmware, &it.symbols, &it.route)
+            == (&printer.klipper, &board.firmware, &board.symbols, &board.route)
+    };
+    if candidates.iter().all(alike) {
+        return Ok(Some((printer, board)));
+    }
+    let names = candidates.iter().map(|(printer, board)| format!("--printer {} --board {}", printer.name, board.name));
+    let message = format!("{} is several boards of the configuration, with different firmware", board.board);
+    let hint = Some("name the one that is meant, or its device with --device".to_owned());
+    Err(Failure { details: names.collect(), hint, ..Failure::usage(message) })
 }
 
 /// The board of a name or a file.
@@ -142,8 +188,6 @@ fn is(profile: &Profile, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use std::path::Path;
 
     use super::*;
 
@@ -172,6 +216,29 @@ mod tests {
         let target = Target { board: None, device, printer: Vec::new(), all: false };
         let board = target.named(board, &config).unwrap_or_else(|failure| panic!("{failure:?}"));
         board.moonrakers.into_iter().map(|(printer, _)| printer).collect()
+    }
+
+    fn named(config: &str, device: &[&str]) -> Result<Board, Failure> {
+        let config = Config::parse(Path::new("c"), config.as_bytes(), None).unwrap();
+        let device = device.iter().map(|text| text.parse().unwrap()).collect();
+        Target { board: None, device, printer: Vec::new(), all: false }.named("btt-octopus-v1.1-f446", &config)
+    }
+
+    #[test]
+    fn a_board_without_a_printers_name_is_as_the_configuration_has_it() {
+        let board = named(CONFIG, &["1-1.4"]).unwrap();
+        assert_eq!((board.configured.unwrap().name.as_str(), board.printer.unwrap().name.as_str()), ("mcu", "voron"));
+        // Which of two is meant makes no difference as long as they are given the same, but for the device.
+        let either = named(CONFIG, &[]).unwrap();
+        assert_eq!((either.configured.is_some(), either.selectors.len()), (true, 0));
+        let other = CONFIG.replace("device = [\"1-1.5\"]", "device = [\"1-1.5\"]\nsymbols = { WANT_SENSORS = \"n\" }");
+        let refused = named(&other, &[]).unwrap_err();
+        assert_eq!(refused.details, ["--printer voron --board mcu", "--printer trident --board btt-octopus-v1.1-f446"]);
+        let board = named(&other, &["1-1.5"]).unwrap();
+        assert_eq!(board.configured.unwrap().symbols["WANT_SENSORS"], "n");
+        let only = other.split("[[printers]]").nth(2).unwrap();
+        let board = named(&format!("[[printers]]{only}"), &[]).unwrap();
+        assert_eq!(board.selectors, ["1-1.5".parse().unwrap()]);
     }
 
     #[test]

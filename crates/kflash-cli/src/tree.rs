@@ -32,6 +32,17 @@ pub struct TreeArgs {
     reference: Option<String>,
 }
 
+/// Why there is no tree.
+#[derive(Clone, Debug)]
+pub enum NoTree {
+    /// None is named, and none is where trees usually are.
+    None,
+    /// Nothing can look at one: git is not installed.
+    NoGit,
+    /// The one that is named is no good.
+    Bad(Box<Failure>),
+}
+
 /// Where trees are looked for and kept.
 pub struct Trees<'a> {
     /// The configuration.
@@ -77,20 +88,13 @@ impl TreeArgs {
     }
 
     /// The tree that is meant.
-    pub fn find(&self, trees: &Trees<'_>) -> Result<Tree, Failure> {
-        Ok(self.look(trees)?.ok_or_else(|| TreeError::NoneOf(usual()))?)
-    }
-
-    /// The tree that is meant; `None` where none is named and none is where trees usually are.
-    pub fn look(&self, trees: &Trees<'_>) -> Result<Option<Tree>, Failure> {
+    pub fn find(&self, trees: &Trees<'_>) -> Result<Tree, NoTree> {
         let reference = self.reference.as_deref();
         match (&self.git, &self.klipper, trees.config.tree_of(trees.printer)) {
-            (Some(url), ..) => trees.fetch(url, reference).map(Some),
-            (None, Some(dir), _) | (None, None, Some(config::Tree::Directory(dir))) => {
-                trees.at(dir, reference).map(Some)
-            }
+            (Some(url), ..) => trees.fetch(url, reference),
+            (None, Some(dir), _) | (None, None, Some(config::Tree::Directory(dir))) => trees.at(dir, reference),
             (None, None, Some(config::Tree::Git(tree))) => {
-                trees.fetch(&tree.git, reference.or(tree.reference.as_deref())).map(Some)
+                trees.fetch(&tree.git, reference.or(tree.reference.as_deref()))
             }
             (None, None, None) => trees.usual(reference),
         }
@@ -98,14 +102,14 @@ impl TreeArgs {
 }
 
 impl Trees<'_> {
-    fn at(&self, dir: &Path, reference: Option<&str>) -> Result<Tree, Failure> {
+    fn at(&self, dir: &Path, reference: Option<&str>) -> Result<Tree, NoTree> {
         Ok(match self.resolved(reference)? {
             None => Tree::at(dir, self.environment, self.interrupt)?,
             Some(reference) => Tree::at_reference(dir, &reference, self.environment, self.interrupt)?,
         })
     }
 
-    fn fetch(&self, url: &str, reference: Option<&str>) -> Result<Tree, Failure> {
+    fn fetch(&self, url: &str, reference: Option<&str>) -> Result<Tree, NoTree> {
         let reference = self.resolved(reference)?;
         let mut progress = |line: &str| render::note(line);
         let reference = reference.as_deref();
@@ -113,14 +117,14 @@ impl Trees<'_> {
     }
 
     /// The one that is where trees usually are.
-    fn usual(&self, reference: Option<&str>) -> Result<Option<Tree>, Failure> {
+    fn usual(&self, reference: Option<&str>) -> Result<Tree, NoTree> {
         let found = match Tree::first_of(&usual(), self.environment, self.interrupt) {
-            Err(TreeError::NoneOf(_)) => return Ok(None),
+            Err(TreeError::NoneOf(_)) => return Err(NoTree::None),
             found => found?,
         };
         match reference {
-            None => Ok(Some(found)),
-            Some(_) => self.at(Path::new(found.place()), reference).map(Some),
+            None => Ok(found),
+            Some(_) => self.at(Path::new(found.place()), reference),
         }
     }
 
@@ -137,4 +141,29 @@ impl Trees<'_> {
 fn usual() -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     home.map(|home| vec![home.join("klipper"), home.join("kalico")]).unwrap_or_default()
+}
+
+impl From<TreeError> for NoTree {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::NoGit => Self::NoGit,
+            error => Self::Bad(Box::new(error.into())),
+        }
+    }
+}
+
+impl From<Failure> for NoTree {
+    fn from(failure: Failure) -> Self {
+        Self::Bad(Box::new(failure))
+    }
+}
+
+impl From<NoTree> for Failure {
+    fn from(none: NoTree) -> Self {
+        match none {
+            NoTree::None => TreeError::NoneOf(usual()).into(),
+            NoTree::NoGit => TreeError::NoGit.into(),
+            NoTree::Bad(failure) => *failure,
+        }
+    }
 }

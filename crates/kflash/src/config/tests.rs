@@ -33,7 +33,7 @@ fn the_example_says_what_it_says() {
     assert_eq!((mcu.name.as_str(), mcu.board.as_str()), ("mcu", "btt-octopus-v1.1-f446"));
     let selectors = ["1-1.4", "290034001751333038363536"].map(|text| text.parse::<Selector>().unwrap());
     assert_eq!(mcu.device, selectors);
-    assert_eq!(mcu.symbols["WANT_DISPLAYS"], "n");
+    assert_eq!(mcu.symbols["INITIAL_PINS"], "PA8");
     assert_eq!((&mcu.firmware, &toolhead.firmware), (&None, &Some(Source::Fetch)));
     assert_eq!(config.tree_of(Some(voron)), config.klipper.as_ref());
 

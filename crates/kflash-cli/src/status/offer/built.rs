@@ -2,7 +2,9 @@
 
 use super::{NoOffer, Offer, Offered, Offers, Wanted};
 use crate::builds::{Builds, Built};
+use crate::failure::Failure;
 use crate::render::Screen;
+use crate::tree::NoTree;
 
 /// What came of building.
 pub(super) enum Build {
@@ -52,8 +54,8 @@ impl Offers<'_> {
                 "the cache holds no firmware of this tree for it; without --no-build it is built".into()
             }
             // That there is none at all is no failure: nobody named one.
-            Built::NoTree => "there is no Klipper or Kalico tree to build from".into(),
-            Built::BadTree(failure) => NoOffer { why: failure.message.clone(), exit: failure.exit },
+            Built::NoTree(NoTree::None) => "there is no Klipper or Kalico tree to build from".into(),
+            Built::NoTree(none) => Failure::from(none).into(),
             Built::Failed(error) => NoOffer { why: error.summary(), exit: error.exit() },
         };
         if cannot { Build::Cannot(none) } else { Build::Made(Err(none)) }
