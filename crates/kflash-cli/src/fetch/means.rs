@@ -46,10 +46,9 @@ pub struct Means {
 }
 
 impl MeansArgs {
-    /// Whether any of it is given.
+    /// Whether an index is named.
     pub fn is_named(&self) -> bool {
-        let Self { from, key, allow_unsigned, allow_old, ca } = self;
-        from.is_some() || key.is_some() || *allow_unsigned || *allow_old || ca.is_some()
+        self.from.is_some()
     }
 
     /// All of it, with what the options leave open from the configuration and the environment.
