@@ -1,7 +1,7 @@
 //! `kflash build`: firmware from a Klipper tree.
 
 mod failure;
-mod out;
+pub mod out;
 mod text;
 
 use std::io::{self, IsTerminal};
@@ -34,7 +34,7 @@ use crate::which::{Wanted, Which};
   kflash build -b btt-skr-pico --git https://github.com/Klipper3d/klipper --ref v0.13.0
   kflash build -b creality-v4.2.7 --set SERIAL_BAUD=115200 --set LOW_LEVEL_OPTIONS=y
   kflash build -b btt-octopus-v1.1-f446 --route dfu --show-config
-  kflash build --printer voron --ref host")]
+  kflash build --printer voron --ref host --out firmware/")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
@@ -43,7 +43,8 @@ pub struct Args {
     /// Set a Kconfig symbol beside those of the board, or instead. May be given several times
     #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::assignment)]
     set: Vec<(String, String)>,
-    /// Also write image, dictionary and provenance to this directory, as BOARD-VERSION or PRINTER-BOARD-VERSION
+    /// Also write each image, with its dictionary, configuration and provenance, to a directory in DIR that is named after
+    /// the board: `kflash flash --firmware DIR` takes them
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Build nothing; print the configuration that the tree makes of the board's symbols
@@ -94,13 +95,11 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let mut progress = BuildProgress::new(shared.json, &Screen::default());
     let outcomes = builder.build(&tree, &orders, &mut |event| progress.event(&event));
     progress.end();
-    let written = match &args.out {
-        Some(dir) => {
-            let all = wanted.iter().zip(&outcomes);
-            all.map(|(wanted, outcome)| out::write(dir, wanted, outcome)).collect::<Result<_, _>>()?
-        }
-        None => vec![None; outcomes.len()],
-    };
+    let written = wanted.iter().zip(&outcomes).map(|(wanted, outcome)| match (&args.out, outcome) {
+        (Some(dir), Ok(firmware)) => out::write(dir, wanted, &firmware.entry).map(Some),
+        _ => Ok(None),
+    });
+    let written: Vec<_> = written.collect::<Result<_, _>>()?;
     let names: Vec<_> = wanted.iter().map(|wanted| wanted.name.as_deref()).collect();
     Ok(text::print(&names, &orders, &outcomes, &written, shared.json))
 }

@@ -3,6 +3,8 @@
 mod means;
 mod text;
 
+use std::path::PathBuf;
+
 use kflash::config::Source;
 use kflash::event::Events;
 use kflash::exit::ExitCode;
@@ -13,6 +15,7 @@ use kflash::obtain::fetch::{FetchError, Fetcher, Wanted as Listed};
 pub use self::means::{Means, MeansArgs};
 use self::text::Ended;
 use crate::args::Shared;
+use crate::build::out;
 use crate::failure::Failure;
 use crate::render::{Display, Screen};
 use crate::sheet::shown;
@@ -35,13 +38,17 @@ use crate::which::{Wanted, Which};
   kflash fetch -b btt-octopus-v1.1-f446 --from https://firmware.example/index.json --key farm.pub
   kflash fetch -b btt-octopus-v1.1-f446 --route dfu --version v0.13.0-730-g84104bbbd
   kflash fetch -b creality-v4.2.7 --from /mnt/firmware/index.json --allow-unsigned
-  kflash fetch --printer voron")]
+  kflash fetch --printer voron --out firmware/")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
     /// The version, exactly as the index has it [default: the first that the index lists]
     #[arg(long = "version", id = "wanted", value_name = "VERSION")]
     version: Option<String>,
+    /// Also write each image, with its dictionary and provenance, to a directory in DIR that is named after the board:
+    /// `kflash flash --firmware DIR` takes them
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     means: MeansArgs,
 }
@@ -56,6 +63,9 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         }
     }
     let means = args.means.resolve(shared)?;
+    if let Some(dir) = &args.out {
+        out::make(dir)?;
+    }
     let cache = shared.cache()?;
     let interrupt = signal::interrupt()
         .map_err(|error| Failure::new(ExitCode::Internal, format!("cannot take signals: {error}")))?;
@@ -74,7 +84,15 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let well = fetched.as_ref().is_ok_and(|(_, images)| images.iter().all(Result::is_ok));
     progress.end(well, "");
     let (believed, images) = fetched?;
-    let images = images.into_iter().map(|image| image.map_err(Failure::from)).collect();
+    let images = wanted.iter().zip(images).map(|(wanted, image)| {
+        let image = image?;
+        let path = match &args.out {
+            Some(dir) => out::write(dir, wanted, &image.entry)?,
+            None => image.entry.path.join(&image.entry.provenance.image.name),
+        };
+        Ok((image, path))
+    });
+    let images = images.collect();
     Ok(Ended { believed: &believed, wanted: &wanted, images }.print(shared.json))
 }
 

@@ -1,9 +1,11 @@
 //! Where the firmware of a board comes from.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kflash::config;
 use kflash::obtain::build::kconfig;
+use kflash::obtain::cache::is_copy;
 use kflash::obtain::{self, Obtained};
 
 use crate::failure::Failure;
@@ -15,8 +17,9 @@ use crate::tree::TreeArgs;
 /// The firmware, where it is not that of the configuration.
 #[derive(clap::Args, Debug)]
 pub struct Firmware {
-    /// The firmware file: bin, Intel HEX, UF2 or ELF [default: the configuration's; else it is built if a Klipper tree
-    /// and its compilers are there, else fetched if an index is configured]
+    /// The firmware file: bin, Intel HEX, UF2 or ELF; or the DIR of `kflash build --out DIR` and `kflash fetch --out DIR`,
+    /// for all of a printer's boards [default: the configuration's; else it is built if a Klipper tree and its compilers
+    /// are there, else fetched if an index is configured]
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["route", "set", "TreeArgs"])]
     #[cfg_attr(feature = "fetch", arg(conflicts_with = "MeansArgs"))]
     firmware: Option<PathBuf>,
@@ -94,7 +97,8 @@ impl Firmware {
     /// What is named or configured.
     fn source(&self, board: &Board) -> Option<Source> {
         if let Some(file) = &self.firmware {
-            return Some(Source::File(file.clone()));
+            let of_board = board.configured.as_ref().map_or(&board.profile.id.0, |board| &board.name);
+            return Some(Source::File(if is_of_boards(file) { file.join(of_board) } else { file.clone() }));
         }
         if let Some(source) = self.made.source() {
             return Some(source);
@@ -107,8 +111,9 @@ impl Firmware {
     }
 
     fn is_for_one(&self, boards: &[Board]) -> Result<(), Failure> {
+        let printers: BTreeSet<_> = boards.iter().filter_map(|board| Some(&board.printer.as_ref()?.name)).collect();
         match (&self.firmware, boards) {
-            (Some(_), [_, _, ..]) => {
+            (Some(file), [_, _, ..]) if !(is_of_boards(file) && printers.len() == 1) => {
                 let names: Vec<_> = boards.iter().filter_map(|board| board.name.as_deref()).collect();
                 let hint = Some("name the board that it is for with --board".to_owned());
                 Err(Failure {
@@ -119,6 +124,11 @@ impl Firmware {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether it is a directory with one for each board in it.
+fn is_of_boards(path: &Path) -> bool {
+    path.is_dir() && !is_copy(path)
 }
 
 impl Made {

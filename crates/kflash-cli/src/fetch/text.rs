@@ -1,5 +1,7 @@
 //! What came of fetching, as text or as the last line of JSON.
 
+use std::path::{Path, PathBuf};
+
 use kflash::event::Check;
 use kflash::exit::ExitCode;
 use kflash::obtain::fetch::{Believed, FetchedImage};
@@ -18,8 +20,8 @@ pub struct Ended<'a> {
     pub believed: &'a Believed,
     /// The boards.
     pub wanted: &'a [Wanted],
-    /// The image of each, or why there is none.
-    pub images: Vec<Result<FetchedImage, Failure>>,
+    /// The image of each and the file that it lies in, or why there is none.
+    pub images: Vec<Result<(FetchedImage, PathBuf), Failure>>,
 }
 
 /// The last line of JSON.
@@ -68,7 +70,7 @@ struct Fetched<'a> {
     route: &'a str,
     cached: bool,
     key: String,
-    path: String,
+    path: &'a Path,
     checks: &'a [Check],
     provenance: &'a Provenance,
 }
@@ -81,7 +83,7 @@ impl Ended<'_> {
         let all = self.wanted.iter().zip(&self.images);
         for (wanted, image) in all.clone() {
             match image {
-                Ok(image) if !json => render::result(&self.sheet(wanted, image)),
+                Ok((image, path)) if !json => render::result(&self.sheet(wanted, image, path)),
                 Ok(_) => {}
                 Err(failure) => render::failure_of(wanted.shown(), failure),
             }
@@ -91,7 +93,7 @@ impl Ended<'_> {
                 name: wanted.name.as_deref(),
                 board: &wanted.profile.id.0,
                 how: match image {
-                    Ok(image) => How::Well(Box::new(fetched(image))),
+                    Ok((image, path)) => How::Well(Box::new(fetched(image, path))),
                     Err(failure) => How::Badly(failure.json()),
                 },
             });
@@ -125,7 +127,7 @@ impl Ended<'_> {
         warnings
     }
 
-    fn sheet(&self, wanted: &Wanted, image: &FetchedImage) -> String {
+    fn sheet(&self, wanted: &Wanted, image: &FetchedImage, path: &Path) -> String {
         let provenance = &image.entry.provenance;
         let title = if image.cached { "In the cache already" } else { "Fetched" };
         let mut sheet = Sheet::new(&format!("{title}: {} {}", shown(&provenance.app), shown(&provenance.version)));
@@ -136,7 +138,7 @@ impl Ended<'_> {
             sheet.line("for", name);
         }
         sheet.line("board", &format!("{}, route {}", wanted.profile.id, image.route));
-        sheet.line("file", &file(image));
+        sheet.line("file", &path.display().to_string());
         sheet.line("", &format!("{} bytes, sha256 {}", provenance.image.size, provenance.image.sha256));
         let index = &self.believed.index;
         let by = self.believed.key_id.as_deref().map_or_else(String::new, |id| format!(", signed by key {id}"));
@@ -146,19 +148,14 @@ impl Ended<'_> {
     }
 }
 
-fn fetched(image: &FetchedImage) -> Fetched<'_> {
+fn fetched<'a>(image: &'a FetchedImage, path: &'a Path) -> Fetched<'a> {
     Fetched {
         result: "fetched",
         route: &image.route,
         cached: image.cached,
         key: image.entry.key.to_string(),
-        path: file(image),
+        path,
         checks: &image.checks,
         provenance: &image.entry.provenance,
     }
-}
-
-/// The image's file in the cache.
-fn file(image: &FetchedImage) -> String {
-    image.entry.path.join(&image.entry.provenance.image.name).display().to_string()
 }

@@ -4,14 +4,18 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use super::cache::{self, Damage, Entry, Lookup};
 use super::{From, ObtainError, Obtained};
 use crate::image::{Image, MAX_FILE};
 
-/// Reads the firmware file at `path`. No more than [`MAX_FILE`] bytes are read of a regular file, none of anything else.
+/// Reads the firmware file at `path`, or the image in a directory that [`Entry::copy_to`] made. No more than [`MAX_FILE`] bytes are read of a regular file, none of anything else.
 pub fn file(path: &Path) -> Result<Obtained, ObtainError> {
     let unreadable = |source| ObtainError::of(path, source);
     // Looked at before it is opened: opening a FIFO would wait for a writer, opening a tty can reset a board.
     let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if kind.is_dir() && cache::is_copy(path) {
+        return copy(path);
+    }
     if !kind.is_file() {
         let what = if kind.is_dir() { "a directory" } else { "a device, a pipe or a socket" };
         return Err(ObtainError::NotAFile { path: path.to_owned(), what });
@@ -23,6 +27,18 @@ pub fn file(path: &Path) -> Result<Obtained, ObtainError> {
     match Image::parse(&bytes) {
         Ok(image) => Ok(Obtained { image, bytes, from: From::File(path.to_owned()) }),
         Err(error) => Err(ObtainError::NotAnImage { path: path.to_owned(), error }),
+    }
+}
+
+/// An image with all that is known of it, as `kflash build --out` writes it.
+fn copy(path: &Path) -> Result<Obtained, ObtainError> {
+    match Entry::read_copy(path)? {
+        Lookup::Found(entry) => {
+            let Entry { image, bytes, .. } = *entry;
+            Ok(Obtained { image, bytes, from: From::File(path.to_owned()) })
+        }
+        Lookup::Absent => Err(ObtainError::Missing(path.to_owned())),
+        Lookup::Damaged(Damage { path, what, .. }) => Err(ObtainError::Damaged { path, what }),
     }
 }
 

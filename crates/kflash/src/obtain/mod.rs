@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use self::cache::{Entry, Key};
+use self::cache::{CacheError, Entry, Key};
 use crate::exit::ExitCode;
 use crate::image::{Image, ImageError};
 
@@ -66,6 +66,17 @@ pub enum ObtainError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// An image that kflash wrote to a directory is not as it was written.
+    #[error("{}: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Such a directory cannot be read.
+    #[error(transparent)]
+    Copy(#[from] CacheError),
     /// It is no firmware image, or a damaged one.
     #[error("{}: {error}", path.display())]
     NotAnImage {
@@ -94,7 +105,8 @@ impl ObtainError {
             | Self::Missing(_)
             | Self::NotAFile { .. }
             | Self::Unreadable { .. } => ExitCode::Usage,
-            Self::NotAnImage { .. } => ExitCode::Refused,
+            Self::NotAnImage { .. } | Self::Damaged { .. } => ExitCode::Refused,
+            Self::Copy(error) => error.exit(),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Cache {
                 Err(Fault::Damaged { path, what }) => return damaged(path, what),
                 Err(Fault::System(error)) => return Err(error),
             };
-            match read(&folder, &path, key) {
+            match read(&folder, &path, Some(key)) {
                 Ok(entry) => return Ok(Lookup::Found(Box::new(entry))),
                 Err(Fault::System(error)) => return Err(error),
                 // It was removed or exchanged while it was read.
@@ -160,8 +160,8 @@ impl Cache {
     }
 }
 
-/// Reads an entry, and compares all that can be compared.
-fn read(folder: &Folder, path: &Path, key: &Key) -> Result<Entry, Fault> {
+/// Reads an entry, of this key where that is known, and compares all that can be compared.
+pub(super) fn read(folder: &Folder, path: &Path, key: Option<&Key>) -> Result<Entry, Fault> {
     let file = |name: &str, max| match folder.read(name, max) {
         Err(Fault::Missing) => Err(Fault::damaged(&path.join(name), "it is missing")),
         read => read,
@@ -170,7 +170,8 @@ fn read(folder: &Folder, path: &Path, key: &Key) -> Result<Entry, Fault> {
 
     let json = sealed::unseal(&file(PROVENANCE, MAX_PROVENANCE)?).ok_or_else(|| wrong(PROVENANCE, DIFFERS))?;
     let provenance = Provenance::parse(&json).map_err(|error| wrong(PROVENANCE, &error.to_string()))?;
-    if Key::of(&provenance) != *key {
+    let its_own = Key::of(&provenance);
+    if key.is_some_and(|key| its_own != *key) {
         return Err(wrong(PROVENANCE, "it is another image's"));
     }
     // Of a fixed list of names: none leads out of the directory.
@@ -198,7 +199,7 @@ fn read(folder: &Folder, path: &Path, key: &Key) -> Result<Entry, Fault> {
     if !describes(&provenance, &image, &bytes) {
         return Err(wrong(PROVENANCE, "it says other things of the image than the image does"));
     }
-    Ok(Entry { key: *key, provenance, image, bytes, dictionary, config, path: path.to_owned() })
+    Ok(Entry { key: its_own, provenance, image, bytes, dictionary, config, path: path.to_owned() })
 }
 
 /// Whether `provenance` says of `image` what that says of itself.

@@ -18,6 +18,7 @@
 //! used if it belongs to this user or to root, and nobody else may write to it; one that kflash makes is for its user
 //! alone.
 
+mod copy;
 mod device;
 mod entry;
 mod error;
@@ -33,6 +34,7 @@ mod store;
 
 use std::path::{Path, PathBuf};
 
+pub use self::copy::is_copy;
 pub use self::device::{DeviceKeys, Memory, Previous, Ran, RanImage, Remembered};
 pub use self::entry::{Entry, Listed, Lookup};
 pub use self::error::{CacheError, Damage};

@@ -125,7 +125,7 @@ impl Cache {
     }
 }
 
-fn text(provenance: &Provenance) -> Result<Vec<u8>, CacheError> {
+pub(super) fn text(provenance: &Provenance) -> Result<Vec<u8>, CacheError> {
     let text = sealed::seal(provenance).map_err(|_| CacheError::Inconsistent("provenance is no JSON"))?;
     if text.len() > MAX_PROVENANCE {
         return Err(CacheError::Inconsistent("provenance is too long"));

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod copy;
 mod damage;
 mod device;
 mod gc;
