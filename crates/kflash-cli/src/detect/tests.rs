@@ -70,6 +70,7 @@ fn a_board_that_runs_klipper() {
                 fysetc-spider
                 ldo-leviathan-v1.2
     because     Klipper says that it runs on stm32f446xx
+  config        device = [\"1-1.4\", \"36002C001151\"]
 
 2 other USB devices are no boards
 "
@@ -109,6 +110,7 @@ fn bootloaders_and_a_bridge() {
                 btt-skr-2-f407
                 btt-skr-mini-e3-v3
     because     nothing speaks against it
+  config        device = [\"1-2\"]
   warning       on some boards heaters switch on while the chip sits in its ROM bootloader
 
 1-3  Katapult on rp2040
@@ -119,6 +121,7 @@ fn bootloaders_and_a_bridge() {
   held by       nobody
   may be        btt-skr-pico
     because     Katapult says that it runs on rp2040
+  config        device = [\"1-3\"]
 
 1-4  USB-UART bridge
   usb           1a86:7523
@@ -128,6 +131,7 @@ fn bootloaders_and_a_bridge() {
   may be        creality-v4.2.7
                 mks-robin-e3
     because     its USB-UART bridge is 1a86:7523
+  config        device = [\"1-4\"]
 "
     );
 }

@@ -1,8 +1,8 @@
 //! What was detected, for a person.
 
-use kflash::discover::{Mode, Place};
+use kflash::discover::{Device, Mode, Place};
 use kflash::host::Holders;
-use kflash::identify::Candidate;
+use kflash::identify::{Candidate, Selector};
 use kflash::klipper::dictionary::BuiltFor;
 
 use super::query::Answer;
@@ -53,10 +53,26 @@ fn board(found: &Found) -> String {
     for group in found.candidates.chunk_by(|one, other| one.evidence == other.evidence) {
         candidates(&mut sheet, group);
     }
+    sheet.lines("config", configured(device));
     if device.mode == Mode::Dfu {
         sheet.line("warning", "on some boards heaters switch on while the chip sits in its ROM bootloader");
     }
     sheet.into_text()
+}
+
+/// The line that names it in a configuration: by its port and, where that will be the same in its bootloader and in its
+/// firmware, by its serial number.
+fn configured(device: &Device) -> Option<String> {
+    let place: Selector = device.place.to_string().parse().ok()?;
+    let lasting = matches!(device.mode, Mode::Klipper | Mode::Katapult);
+    let serial = device.usb.as_ref().filter(|_| lasting).and_then(|usb| usb.serial.as_ref());
+    let serial = serial.and_then(|serial| serial.parse::<Selector>().ok());
+    let serial = serial.filter(|selector| matches!(selector, Selector::Serial(_)));
+    // What would have to be escaped is not offered.
+    let plain = |text: &String| text.chars().all(|c| (c.is_ascii_graphic() || c == ' ') && c != '"' && c != '\\');
+    let selectors = [Some(place), serial].into_iter().flatten().map(|it| it.to_string()).filter(plain);
+    let selectors: Vec<_> = selectors.map(|it| format!("\"{it}\"")).collect();
+    (!selectors.is_empty()).then(|| format!("device = [{}]", selectors.join(", ")))
 }
 
 fn mode(mode: Mode, place: &Place) -> &'static str {
