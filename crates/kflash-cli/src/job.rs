@@ -78,12 +78,15 @@ impl Render {
         };
         let firmware = self.firmware.as_deref().map(checked).transpose()?;
         let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(read).transpose()?;
+        let moonraker_ca = printer.moonraker.as_ref().and_then(|moonraker| moonraker.ca.as_deref());
+        let moonraker_ca = moonraker_ca.map(read).transpose()?;
         let profiles = profiles(printer)?;
         let inputs = Inputs {
             config,
             printer,
             profiles: &profiles,
             ca: ca.as_deref(),
+            moonraker_ca: moonraker_ca.as_deref(),
             firmware: firmware.as_deref().map(|bytes| Firmware { bytes }),
         };
         let setup = kflash_job::setup(printer, &shape)?;

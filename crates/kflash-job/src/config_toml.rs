@@ -1,10 +1,11 @@
 //! The configuration that the containers read: one printer, with paths as they are in the pod.
 
 use kflash::config::{Board, Config, Fetch, GitTree, Printer, Source, Tree};
+use kflash::identify::Selector;
 use toml::{Table, Value};
 
 use crate::JobError;
-use crate::pod::{API_KEY, CA, INPUTS, profile_path};
+use crate::pod::{API_KEY, CA, INPUTS, MOONRAKER_CA, profile_path};
 
 /// Where a board's firmware comes from, in a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub(crate) fn config_toml(config: &Config, printer: &Printer, sources: &[From]) 
         if printer.cluster.as_ref().is_some_and(|cluster| cluster.api_key_secret.is_some()) {
             asked.insert("api-key-file".to_owned(), API_KEY.into());
         }
+        let ca = moonraker.ca.as_ref().map(|_| Value::from(format!("{INPUTS}/{MOONRAKER_CA}")));
+        asked.extend(ca.map(|ca| ("ca".to_owned(), ca)));
         of.insert("moonraker".to_owned(), asked.into());
     }
     let boards = printer.boards.iter().zip(sources).map(|(board, from)| Value::from(described(board, *from)));
@@ -84,13 +87,22 @@ fn index(fetch: &Fetch) -> Table {
     table
 }
 
+/// As a configuration has it; shown, it would be escaped.
+fn selector(selector: &Selector) -> String {
+    match selector {
+        Selector::Serial(serial) => serial.clone(),
+        Selector::Tty(path) => path.display().to_string(),
+        Selector::UsbPath(_) | Selector::Tcp(_) | Selector::Usbip { .. } => selector.to_string(),
+    }
+}
+
 fn described(board: &Board, from: From) -> Table {
     let profile = if board.board.contains('/') { profile_path(&board.name) } else { board.board.clone() };
     let mut table = Table::from_iter([
         ("name".to_owned(), Value::from(board.name.clone())),
         ("board".to_owned(), Value::from(profile)),
     ]);
-    let devices: Vec<_> = board.device.iter().map(|device| Value::from(device.to_string())).collect();
+    let devices: Vec<_> = board.device.iter().map(|device| Value::from(selector(device))).collect();
     table.insert("device".to_owned(), devices.into());
     table.extend(board.route.clone().map(|route| ("route".to_owned(), Value::from(route))));
     if !board.symbols.is_empty() {

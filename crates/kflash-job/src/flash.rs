@@ -15,7 +15,7 @@ use kflash::exit::ExitCode;
 
 use crate::config_toml::{From, config_toml, sources};
 use crate::metadata::{self, job_name, labels};
-use crate::pod::{CA, CONFIG, GIVEN, pod, profile_key};
+use crate::pod::{CA, CONFIG, GIVEN, MOONRAKER_CA, pod, profile_key};
 use crate::setup::cluster_of;
 use crate::{JobError, Manifest, Quiesce, Shape};
 
@@ -37,6 +37,8 @@ pub struct Inputs<'a> {
     pub profiles: &'a BTreeMap<String, String>,
     /// The certificate authorities of the index, in PEM.
     pub ca: Option<&'a str>,
+    /// Those of the printer's Moonraker.
+    pub moonraker_ca: Option<&'a str>,
     /// Firmware that comes along: then nothing is built or fetched.
     pub firmware: Option<Firmware<'a>>,
 }
@@ -63,6 +65,7 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     let mut data = BTreeMap::from([(CONFIG.to_owned(), config_toml(inputs.config, printer, &sources))]);
     let ca = inputs.ca.filter(|_| sources.contains(&From::Fetch));
     data.extend(ca.map(|ca| (CA.to_owned(), ca.to_owned())));
+    data.extend(inputs.moonraker_ca.map(|ca| (MOONRAKER_CA.to_owned(), ca.to_owned())));
     data.extend(inputs.profiles.iter().map(|(board, text)| (profile_key(board), text.clone())));
     let firmware = inputs.firmware.map(|firmware| firmware.bytes.to_vec());
     let size = data.iter().map(|(key, text)| key.len() + text.len()).sum::<usize>()

@@ -5,6 +5,7 @@
 //! What the containers of the Job agree upon lies in [`kflash::cluster`].
 
 mod config_toml;
+mod detect;
 mod error;
 mod flash;
 mod metadata;
@@ -17,6 +18,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use self::detect::detect;
 pub use self::error::JobError;
 pub use self::flash::{Firmware, Inputs, flash};
 pub use self::metadata::{job_name, lease_name};

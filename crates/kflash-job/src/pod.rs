@@ -28,6 +28,8 @@ pub(crate) const INPUTS: &str = "/etc/kflash";
 pub(crate) const CONFIG: &str = "config.toml";
 /// The certificate authorities of an index in it.
 pub(crate) const CA: &str = "ca.pem";
+/// Those of Moonraker in it.
+pub(crate) const MOONRAKER_CA: &str = "moonraker-ca.pem";
 /// Moonraker's API key.
 pub(crate) const API_KEY: &str = "/run/secrets/moonraker/api-key";
 /// What the containers hand over.
@@ -39,7 +41,7 @@ const NODE: &str = "/node";
 /// Outside `/dev`, which may be the node's.
 const TERMINATION: &str = "/run/kflash/termination";
 /// Nobody in particular.
-const NOBODY: i64 = 65532;
+pub(crate) const NOBODY: i64 = 65532;
 /// Debian's group of serial ports.
 const DIALOUT: i64 = 20;
 /// More than the slowest write of a board and Klipper's return.
@@ -141,7 +143,7 @@ fn obtain(verb: &str, image: String, printer: &Printer, cluster: &Cluster) -> Co
 /// The only container with a token. Counts as started once it has decided.
 fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
     let moonraker = moonraker_of(printer)?;
-    let mut args = words(&["quiesce", "--namespace", &cluster.namespace, "--lease", &lease_name(printer)]);
+    let mut args = words(&["quiesce", "--lease", &lease_name(printer)]);
     args.extend(words(&["--workload", &cluster.workload.to_string(), "--moonraker", &moonraker.url]));
     let mut mounts = vec![
         mount("firmware", FIRMWARE, true),
@@ -151,6 +153,10 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
     if cluster.api_key_secret.is_some() {
         args.extend(words(&["--moonraker-key-file", API_KEY]));
         mounts.push(secret_mount());
+    }
+    if moonraker.ca.is_some() {
+        args.extend(words(&["--moonraker-ca", &format!("{INPUTS}/{MOONRAKER_CA}")]));
+        mounts.push(mount("inputs", INPUTS, true));
     }
     // With one board, it can be told whether Klipper has to be stopped at all.
     if let [board] = &*printer.boards {
@@ -269,7 +275,7 @@ fn given_path() -> String {
     format!("{FIRMWARE}/{GIVEN}")
 }
 
-fn least() -> SecurityContext {
+pub(crate) fn least() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -279,7 +285,7 @@ fn least() -> SecurityContext {
     }
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 

@@ -60,6 +60,7 @@ fn made(config: &Config, shape: &Shape, firmware: Option<&[u8]>) -> Result<Vec<M
         printer: &config.printers[0],
         profiles: &BTreeMap::new(),
         ca: None,
+        moonraker_ca: None,
         firmware: firmware.map(|bytes| Firmware { bytes }),
     };
     flash(&inputs, shape)
@@ -332,6 +333,42 @@ fn what_is_set_up_does_not_undo_what_a_flash_owes() {
     assert!(lease["spec"].is_null());
     let annotations = lease["metadata"]["annotations"].as_object().unwrap();
     assert_eq!(annotations.keys().collect::<Vec<_>>(), ["kflash.dev/moonraker", "kflash.dev/workload"]);
+}
+
+#[test]
+fn who_vouches_for_servers_comes_along() {
+    let moonraker = r#"{ url = "https://voron:7130", ca = "home.pem" }"#;
+    let config = with(r#"{ url = "http://voron-klipper:7125" }"#, moonraker);
+    let inputs = Inputs {
+        config: &config,
+        printer: &config.printers[0],
+        profiles: &BTreeMap::new(),
+        ca: Some("of an index that nothing is fetched from"),
+        moonraker_ca: Some("of Moonraker"),
+        firmware: None,
+    };
+    let manifests = flash(&inputs, &usual()).unwrap();
+    let (map, job) = (value(&manifests[0]), value(&manifests[1]));
+    assert_eq!(map["data"]["moonraker-ca.pem"], "of Moonraker");
+    assert_eq!(map["data"]["ca.pem"], Value::Null);
+    let quiesce = container(&job, "quiesce");
+    assert_eq!(option(&quiesce, "--moonraker-ca"), Some("/etc/kflash/moonraker-ca.pem"));
+    assert!(names(&quiesce["volumeMounts"]).contains(&"inputs"));
+    let read = parsed(map["data"]["config.toml"].as_str().unwrap());
+    let ca = read.printers[0].moonraker.clone().unwrap().ca;
+    assert_eq!(ca, Some("/etc/kflash/moonraker-ca.pem".into()));
+}
+
+#[test]
+fn to_look_at_a_node_takes_no_privilege() {
+    let job = value(&detect("printers", None, 3, &Images::default()));
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!((&job["spec"]["completions"], &job["spec"]["parallelism"]), (&json!(3), &json!(3)));
+    assert_eq!((&pod["volumes"], &pod["automountServiceAccountToken"]), (&Value::Null, &json!(false)));
+    let context = &pod["containers"][0]["securityContext"];
+    assert_eq!((&context["capabilities"], &context["privileged"]), (&json!({"drop": ["ALL"]}), &Value::Null));
+    let pinned = value(&detect("printers", Some("pi4"), 1, &Images::default()));
+    assert_eq!(pinned["spec"]["template"]["spec"]["nodeSelector"], json!({"kubernetes.io/hostname": "pi4"}));
 }
 
 #[test]
