@@ -14,6 +14,8 @@ use kflash::boards;
 use kflash::chip::Chip;
 use kflash::config::Config;
 
+use crate::k8s_jobs;
+
 /// Files with generated sections.
 const FILES: [&str; 2] = ["README.md", "docs/cli.md"];
 /// The JSON Schema of the configuration.
@@ -31,6 +33,7 @@ pub fn write(root: &Path) -> Result<()> {
     }
     fs::create_dir_all(root.join("schemas"))?;
     fs::write(root.join(CONFIG_SCHEMA), config_schema()?).with_context(|| format!("cannot write {CONFIG_SCHEMA}"))?;
+    k8s_jobs::write(root)?;
     let man = root.join("target/man");
     fs::create_dir_all(&man)?;
     clap_mangen::generate_to(kflash_cli::command(), &man)?;
@@ -53,7 +56,7 @@ pub fn check(root: &Path) -> Result<()> {
     if read(&root.join(CONFIG_SCHEMA))? != config_schema()? {
         bail!("{CONFIG_SCHEMA} is stale: run `cargo xtask docs`");
     }
-    Ok(())
+    k8s_jobs::check(root)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -95,8 +98,12 @@ fn help(verb: Option<&str>) -> Result<String> {
     command.build();
     let text = match verb {
         None => command.render_long_help(),
-        Some(verb) => {
-            command.find_subcommand_mut(verb).with_context(|| format!("no verb {verb:?}"))?.render_long_help()
+        Some(verbs) => {
+            let mut found = &mut command;
+            for verb in verbs.split(' ') {
+                found = found.find_subcommand_mut(verb).with_context(|| format!("no verb {verbs:?}"))?;
+            }
+            found.render_long_help()
         }
     };
     let lines: Vec<_> = text.to_string().lines().map(|line| line.trim_end().to_owned()).collect();

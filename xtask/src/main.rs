@@ -2,6 +2,7 @@
 
 mod bench;
 mod docs;
+mod k8s_jobs;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Chore {
-    /// Writes the generated sections of README.md and docs/cli.md, schemas/, and man pages and completions into target/
+    /// Writes the generated sections of README.md and docs/cli.md, schemas/, k8s-jobs/, and man pages and completions into target/
     Docs {
         /// Write nothing; fail if a section is stale
         #[arg(long)]
