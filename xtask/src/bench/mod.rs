@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what kflash costs, side by side with what it is measured against. Nothing here is a test: a busy
 //! machine makes the figures worse and breaks nothing.
 
+mod build;
 mod detect;
 mod dfu_util;
 mod ended;
@@ -8,6 +9,7 @@ mod figure;
 mod programs;
 mod pty;
 mod size;
+mod status;
 mod tally;
 mod wire;
 
@@ -42,6 +44,10 @@ enum Subject {
     DfuUtil,
     /// `kflash detect` with fifty boards
     Detect,
+    /// `kflash build` of eight boards beside make; the tree is that of KFLASH_TEST_KLIPPER, else a small one
+    Build,
+    /// `kflash status` with twenty boards
+    Status,
     /// The static program
     Size,
 }
@@ -59,6 +65,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Subject::Pty => pty::measure(runs)?,
             Subject::DfuUtil => dfu_util::measure(runs)?,
             Subject::Detect => detect::measure(runs)?,
+            Subject::Build => build::measure(runs)?,
+            Subject::Status => status::measure(runs)?,
             Subject::Size => size::measure()?,
         });
     }
