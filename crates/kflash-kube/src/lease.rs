@@ -76,6 +76,14 @@ pub struct Identity {
     pub job: String,
 }
 
+impl Identity {
+    /// Somebody who is no Job: no two of them are the same.
+    pub fn of_a_person(cluster: &Cluster, job: &str) -> Self {
+        let uid = format!("person-{}-{:x}", std::process::id(), cluster.now().as_nanosecond());
+        Self { uid, job: job.to_owned() }
+    }
+}
+
 /// Replicas that are to be given back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debt {

@@ -12,6 +12,7 @@ pub mod pods;
 pub mod printer;
 pub mod quiesce;
 pub mod restore;
+pub mod run;
 pub mod status;
 pub mod step;
 pub mod stop;

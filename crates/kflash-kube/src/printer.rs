@@ -20,13 +20,17 @@ impl Moonraker {
         let Some(url) = url else {
             return Self(Err((ExitCode::Usage, "no Moonraker was named that could be asked".into())));
         };
-        let config = config::Moonraker {
+        Self::configured(&config::Moonraker {
             url: url.to_owned(),
             api_key: None,
             api_key_file: key_file.map(Path::to_owned),
             ca: ca.map(Path::to_owned),
-        };
-        Self(Client::new(&config).map(Arc::new).map_err(|error| silence(&error)))
+        })
+    }
+
+    /// The one that a configuration names. Sends nothing.
+    pub fn configured(config: &config::Moonraker) -> Self {
+        Self(Client::new(config).map(Arc::new).map_err(|error| silence(&error)))
     }
 
     async fn ask<T: Send + 'static>(

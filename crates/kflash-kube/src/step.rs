@@ -4,10 +4,10 @@ use std::fmt::{self, Display, Formatter};
 
 use kflash::cluster::{Outcome, Summary, Workload};
 use kflash::exit::ExitCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// The gate is shut; it is asked again.

@@ -67,6 +67,29 @@ impl ExitCode {
         self as u8
     }
 
+    /// The code that a process exit status stands for, if it is one of ours.
+    pub fn of_code(code: u8) -> Option<Self> {
+        let all = [
+            Self::Ok,
+            Self::Internal,
+            Self::Usage,
+            Self::Refused,
+            Self::NotFound,
+            Self::Busy,
+            Self::Denied,
+            Self::Build,
+            Self::Fetch,
+            Self::Enter,
+            Self::Write,
+            Self::Verify,
+            Self::Lost,
+            Self::Cancelled,
+            Self::Taken,
+            Self::Phase,
+        ];
+        all.into_iter().find(|exit| exit.code() == code)
+    }
+
     /// Whether trying again can help.
     pub fn again(self) -> Again {
         match self {

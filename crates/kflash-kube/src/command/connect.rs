@@ -29,6 +29,17 @@ pub struct Connect {
 impl Connect {
     /// The namespace that is meant. Asks nothing of the server yet.
     pub async fn cluster(&self) -> Result<Cluster, Failure> {
+        self.cluster_in(None).await
+    }
+
+    /// The same, where something else says `namespace`: the command line must not say another.
+    pub async fn cluster_in(&self, namespace: Option<&str>) -> Result<Cluster, Failure> {
+        if let (Some(given), Some(namespace)) = (&self.namespace, namespace)
+            && given != namespace
+        {
+            let message = format!("the configuration has the printer in namespace {namespace}, not {given}");
+            return Err(Failure::new(ExitCode::Usage, &message));
+        }
         let usage = |error: &dyn std::error::Error| Failure::new(ExitCode::Usage, &format!("no cluster: {error}"));
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let mut config = match &self.kubeconfig {
@@ -41,7 +52,7 @@ impl Connect {
         };
         // Requests are made again here, where it is known which of them may be.
         config.default_retry = false;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = namespace.or(self.namespace.as_deref()).unwrap_or(&config.default_namespace).to_owned();
         let client = Client::try_from(config).map_err(|error| usage(&error))?;
         Ok(Cluster::new(client, namespace, Timestamp::now))
     }

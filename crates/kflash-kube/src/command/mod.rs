@@ -5,6 +5,7 @@ mod print;
 mod probe;
 mod quiesce;
 mod restore;
+mod run;
 mod status;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(Box<run::Args>),
     Quiesce(Box<quiesce::Args>),
     Probe(probe::Args),
     Restore(restore::Args),
@@ -89,6 +91,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 async fn verb(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.verb {
+        Verb::Run(args) => run::run(args, cli).await,
         Verb::Quiesce(args) => quiesce::run(args, cli).await,
         Verb::Probe(args) => probe::run(args),
         Verb::Restore(args) => restore::run(args, cli).await,

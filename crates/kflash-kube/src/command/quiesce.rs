@@ -13,6 +13,7 @@ use kflash_kube::events;
 use kflash_kube::lease::Identity;
 use kflash_kube::printer;
 use kflash_kube::quiesce::{Order, Sidecar, Wanted};
+use kflash_kube::run::SIDECARS;
 use kflash_kube::step::Step;
 use kflash_kube::stop;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,8 +21,6 @@ use tokio::time::{self, Instant};
 
 use super::{Cli, Failure, print};
 
-/// The first server that has native sidecars by default.
-const SIDECARS: u32 = 29;
 /// For how long its version is asked for.
 const VERSION: Duration = Duration::from_secs(20);
 /// For how long the last Events are waited for, when Klipper is back already.

@@ -31,9 +31,7 @@ pub struct Args {
 
 pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     let cluster = cli.connect.cluster().await?;
-    // No two of them are the same, and none is a Job.
-    let uid = format!("restore-{}-{:x}", std::process::id(), cluster.now().as_nanosecond());
-    let who = Identity { uid, job: "kubectl kflash restore".into() };
+    let who = Identity::of_a_person(&cluster, "kubectl kflash restore");
     let steps = |step: Step| print::step(&step, cli.json);
     let patience = Patience { until: Some(Instant::now() + PATIENCE), stop: None, steps: &steps };
     let restored = cluster.restore(&args.lease, &who, &patience).await;

@@ -67,21 +67,25 @@ impl Bench {
         let rules: Vec<Value> =
             rules(LEASE, &klipper).iter().map(|rule| serde_json::to_value(rule).expect("JSON")).collect();
         server.user("flasher", "system:serviceaccount:printers:flasher", Some(rules));
-        let client = Client::new(server.in_process("flasher"), NAMESPACE);
-        let clock = server.clone();
-        let cluster = Cluster::new(client, NAMESPACE, move || clock.with(|store| store.now()));
         time::sleep(Duration::from_secs(5)).await;
-        let bench = Self {
-            server,
-            cluster,
-            klipper,
-            says: Mutex::default(),
-            firmware: Mutex::default(),
-            steps: Mutex::default(),
-        };
+        let bench = Self::around(&server, &klipper);
         assert_eq!(bench.server.replicas(&bench.klipper), i64::from(replicas));
         bench.server.plan(Vec::new());
         bench
+    }
+
+    /// With what is there on a server.
+    pub fn around(server: &Server, klipper: &Workload) -> Self {
+        let client = Client::new(server.in_process("flasher"), NAMESPACE);
+        let clock = server.clone();
+        Self {
+            server: server.clone(),
+            cluster: Cluster::new(client, NAMESPACE, move || clock.with(|store| store.now())),
+            klipper: klipper.clone(),
+            says: Mutex::default(),
+            firmware: Mutex::default(),
+            steps: Mutex::default(),
+        }
     }
 
     pub fn now(&self) -> Timestamp {

@@ -8,3 +8,4 @@ mod moonraker;
 mod process;
 mod python_client;
 mod quiesce;
+mod run;

@@ -7,14 +7,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kflash::cluster::{Gate, Workload, annotation, file, rules};
+use kflash::cluster::{Gate, Outcome, Summary, Workload, annotation, file, rules};
 use kflash::exit::ExitCode;
+use kflash_sim::firmware::TestImage;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task, time};
 
-use crate::bench::{LEASE, flashed, leave};
+use crate::bench::{Bench, LEASE, flashed, leave};
 use crate::double::{NAMESPACE, Server, Timing};
+use crate::run::{CONFIG, Script};
 
 /// A printer in a cluster that is reached over HTTP.
 pub struct Served {
@@ -38,11 +40,15 @@ impl Served {
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "home",
             "clusters": [{"name": "home", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "flasher", "user": {"token": "flasher"}}],
-            "contexts": [{
-                "name": "home", "context": {"cluster": "home", "user": "flasher", "namespace": NAMESPACE},
-            }],
+            "users": [
+                {"name": "flasher", "user": {"token": "flasher"}}, {"name": "admin", "user": {"token": "admin"}},
+            ],
+            "contexts": [
+                {"name": "home", "context": {"cluster": "home", "user": "flasher", "namespace": NAMESPACE}},
+                {"name": "admin", "context": {"cluster": "home", "user": "admin"}},
+            ],
         });
+        server.user("admin", "admin", None);
         fs::write(dir.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
         fs::create_dir(dir.path().join("shared")).unwrap();
         Self { server, klipper, dir }
@@ -249,6 +255,59 @@ async fn a_server_without_sidecars_is_told_apart_before_anything_is_stopped() {
     assert_eq!(served.started().await, Gate::Open);
     sidecar.signal("TERM");
     assert_code(&sidecar.end().await, 0);
+}
+
+#[tokio::test]
+async fn a_person_runs_a_flash() {
+    let served = Served::new().await;
+    let file = |name: &str| served.dir.path().join(name);
+    fs::write(file("config.toml"), CONFIG).unwrap();
+    fs::write(file("klipper.bin"), TestImage::klipper("stm32f446xx", 0x0800_8000).build()).unwrap();
+    let command = |more: &[&str]| {
+        let mut command = served.kflash(&["run", "--context", "admin", "--printer", "voron"]);
+        command.arg("--config").arg(file("config.toml")).arg("--firmware").arg(file("klipper.bin")).args(more);
+        command
+    };
+    let bench = Bench::around(&served.server, &served.klipper);
+    let well = Script { flash: Duration::from_millis(300), ..Script::well() };
+    let lost = Summary::new(Outcome::Failed, ExitCode::Lost, Some("it did not come back".into()));
+    let failing = Script { summary: lost.clone(), ..well.clone() };
+    let ran = async |script: &Script, more: &[&str]| {
+        tokio::select! {
+            output = run(command(more)) => output,
+            () = Box::pin(bench.kubelet(script)) => unreachable!("it never ends"),
+        }
+    };
+    let output = ran(&well, &[]).await;
+    assert_code(&output, 0);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "flashed: the board runs v2\n");
+    let log = String::from_utf8(output.stderr).unwrap();
+    for line in [
+        "whether the printer prints is asked in the cluster: ",
+        "quiesce: no pod of deployment/voron-klipper is left\n",
+        "kflash: write 50 %\n",
+        "quiesce: scaled deployment/voron-klipper back to 1\n",
+    ] {
+        assert!(log.contains(line), "{line} in {log}");
+    }
+    let output = ran(&failing, &["--json"]).await;
+    assert_code(&output, ExitCode::Lost.code().into());
+    let last = output.stdout.trim_ascii_end().rsplit(|c| *c == b'\n').next().unwrap();
+    assert_eq!(serde_json::from_slice::<Summary>(last).unwrap(), lost);
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
+
+    for (arguments, said) in [
+        (vec!["--namespace", "elsewhere"], "the configuration has the printer in namespace printers, not elsewhere"),
+        (vec!["--access", "unprivileged"], "unprivileged access takes a device plugin's resource"),
+        (vec!["--quiesce", "shout"], "sidecar, token, none"),
+    ] {
+        let output = run(command(&arguments)).await;
+        assert_code(&output, ExitCode::Usage.code().into());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{output:?}");
+    }
+    let output = run(program(&["run", "--printer", "voron"])).await;
+    assert_code(&output, ExitCode::Usage.code().into());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no configuration: it names the printer"), "{output:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::request::{DEPLOYMENTS, PODS, Resource, STATEFUL_SETS};
+use super::request::{DEPLOYMENTS, JOBS, PODS, Resource, STATEFUL_SETS};
 use super::selector::Selector;
 use super::store::Store;
 
@@ -46,10 +46,14 @@ impl Store {
     pub fn react(&mut self, resource: Resource, namespace: &str, object: &Value) {
         let name = |value: &Value| value.as_str().map(str::to_owned);
         let (resource, name) = match resource {
-            DEPLOYMENTS | STATEFUL_SETS => (resource, name(&object["metadata"]["name"])),
+            DEPLOYMENTS | STATEFUL_SETS | JOBS => (resource, name(&object["metadata"]["name"])),
             PODS => {
                 let owner = &object["metadata"]["ownerReferences"][0];
-                let resource = if owner["kind"] == "StatefulSet" { STATEFUL_SETS } else { DEPLOYMENTS };
+                let resource = match owner["kind"].as_str() {
+                    Some("StatefulSet") => STATEFUL_SETS,
+                    Some("Job") => JOBS,
+                    _ => DEPLOYMENTS,
+                };
                 (resource, name(&owner["name"]))
             }
             _ => return,
@@ -65,6 +69,7 @@ impl Store {
 
     fn perform(&mut self, task: Task) {
         match task {
+            Task::Reconcile { resource: JOBS, namespace, name } => self.reconcile_job(&namespace, &name),
             Task::Reconcile { resource, namespace, name } => self.reconcile(resource, &namespace, &name),
             Task::Run { namespace, pod } => {
                 let ready = self.timing.ready;
@@ -140,14 +145,17 @@ impl Store {
 
     /// Deletes an object: a pod ends first.
     pub fn delete(&mut self, resource: Resource, namespace: &str, name: &str) {
-        if resource != PODS {
+        if resource != PODS && resource != JOBS {
             return self.remove(resource, namespace, name);
         }
-        let Ok(pod) = self.get(PODS, namespace, name) else { return };
-        if pod["metadata"]["deletionTimestamp"].is_null() {
-            let mut pod = pod.clone();
-            pod["metadata"]["deletionTimestamp"] = self.time().into();
-            self.put(PODS, namespace, pod);
+        let Ok(object) = self.get(resource, namespace, name) else { return };
+        if object["metadata"]["deletionTimestamp"].is_null() {
+            let mut object = object.clone();
+            object["metadata"]["deletionTimestamp"] = self.time().into();
+            self.put(resource, namespace, object);
+            if resource == JOBS {
+                return;
+            }
             let end = self.timing.end;
             self.later(end, Task::Gone { namespace: namespace.to_owned(), pod: name.to_owned() });
         }

@@ -7,6 +7,8 @@
 mod answer;
 mod controller;
 mod fault;
+mod job;
+mod log;
 mod patch;
 mod rbac;
 mod request;

@@ -14,10 +14,11 @@ pub struct Resource {
     /// A PUT without a resource version is taken.
     pub unconditional_update: bool,
     pub scalable: bool,
+    pub namespaced: bool,
 }
 
 const fn resource(group: &'static str, plural: &'static str, kind: &'static str) -> Resource {
-    Resource { group, version: "v1", plural, kind, unconditional_update: true, scalable: false }
+    Resource { group, version: "v1", plural, kind, unconditional_update: true, scalable: false, namespaced: true }
 }
 
 pub const PODS: Resource = resource("", "pods", "Pod");
@@ -27,7 +28,25 @@ pub const LEASES: Resource =
 pub const DEPLOYMENTS: Resource = Resource { scalable: true, ..resource("apps", "deployments", "Deployment") };
 pub const STATEFUL_SETS: Resource = Resource { scalable: true, ..resource("apps", "statefulsets", "StatefulSet") };
 
-const ALL: [Resource; 5] = [PODS, EVENTS, LEASES, DEPLOYMENTS, STATEFUL_SETS];
+pub const JOBS: Resource = resource("batch", "jobs", "Job");
+pub const CONFIG_MAPS: Resource = resource("", "configmaps", "ConfigMap");
+const PRIORITY_CLASSES: Resource =
+    Resource { namespaced: false, ..resource("scheduling.k8s.io", "priorityclasses", "PriorityClass") };
+
+const ALL: [Resource; 12] = [
+    PODS,
+    EVENTS,
+    LEASES,
+    DEPLOYMENTS,
+    STATEFUL_SETS,
+    JOBS,
+    CONFIG_MAPS,
+    PRIORITY_CLASSES,
+    resource("", "serviceaccounts", "ServiceAccount"),
+    resource("rbac.authorization.k8s.io", "roles", "Role"),
+    resource("rbac.authorization.k8s.io", "rolebindings", "RoleBinding"),
+    resource("policy", "poddisruptionbudgets", "PodDisruptionBudget"),
+];
 
 impl Resource {
     pub fn api_version(self) -> String {
@@ -61,15 +80,21 @@ impl Asked {
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return Err(unknown()),
         };
-        let ["namespaces", namespace, plural, rest @ ..] = rest else { return Err(unknown()) };
+        let (namespace, plural, rest) = match rest {
+            ["namespaces", namespace, plural, rest @ ..] => (*namespace, *plural, rest),
+            [plural, rest @ ..] => ("", *plural, rest),
+            [] => return Err(unknown()),
+        };
         let resource = ALL
             .into_iter()
-            .find(|one| (one.group, one.version, one.plural) == (group, version, *plural))
+            .find(|one| (one.group, one.version, one.plural) == (group, version, plural))
+            .filter(|one| one.namespaced != namespace.is_empty())
             .ok_or_else(unknown)?;
         let (name, subresource) = match rest {
             [] => (None, None),
             [name] => (Some(*name), None),
             [name, "scale"] if resource.scalable => (Some(*name), Some("scale")),
+            [name, "log"] if resource == PODS => (Some(*name), Some("log")),
             _ => return Err(unknown()),
         };
         let query: Vec<_> = form(uri.query().unwrap_or_default());
@@ -88,7 +113,7 @@ impl Asked {
         Ok(Self {
             verb,
             resource,
-            namespace: (*namespace).to_owned(),
+            namespace: namespace.to_owned(),
             name: name.map(str::to_owned),
             subresource: subresource.map(str::to_owned),
             query,

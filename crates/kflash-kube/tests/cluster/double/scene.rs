@@ -3,7 +3,7 @@
 use kflash::cluster::{Workload, WorkloadKind};
 use serde_json::{Value, json};
 
-use super::request::{DEPLOYMENTS, EVENTS, LEASES, PODS, Resource, STATEFUL_SETS};
+use super::request::{CONFIG_MAPS, DEPLOYMENTS, EVENTS, JOBS, LEASES, PODS, Resource, STATEFUL_SETS};
 use super::selector::Selector;
 use super::serve::Server;
 
@@ -93,6 +93,48 @@ impl Server {
         let labels = labels(workload);
         let mine = |pod: &Value| pod["metadata"]["labels"] == labels;
         self.with(|store| store.list(PODS, NAMESPACE, &Selector::default())).into_iter().filter(mine).collect()
+    }
+
+    /// The Jobs that are there.
+    pub fn jobs(&self) -> Vec<Value> {
+        self.with(|store| store.list(JOBS, NAMESPACE, &Selector::default()))
+    }
+
+    /// The pods of Jobs that are there.
+    pub fn job_pods(&self) -> Vec<Value> {
+        let of_job = |pod: &Value| pod["metadata"]["ownerReferences"][0]["kind"] == "Job";
+        self.with(|store| store.list(PODS, NAMESPACE, &Selector::default())).into_iter().filter(of_job).collect()
+    }
+
+    /// The ConfigMap as it is.
+    pub fn config_map(&self, name: &str) -> Value {
+        self.with(|store| store.get(CONFIG_MAPS, NAMESPACE, name).cloned()).expect("it is there")
+    }
+
+    /// The kubelet writes a pod's status.
+    pub fn set_status(&self, pod: &str, status: &Value) {
+        self.with(|store| {
+            let Ok(object) = store.get(PODS, NAMESPACE, pod) else { return };
+            let mut object = object.clone();
+            object["status"] = status.clone();
+            store.put(PODS, NAMESPACE, object);
+        });
+    }
+
+    /// Somebody deletes the Job, in the background.
+    pub fn delete_job(&self, name: &str) {
+        self.with(|store| store.delete(JOBS, NAMESPACE, name));
+    }
+
+    /// Somebody reports an Event about an object.
+    pub fn report(&self, about: &str, reason: &str, message: &str) {
+        self.with(|store| {
+            store.put(EVENTS, NAMESPACE, json!({
+                "metadata": {"name": format!("{about}.{reason}")}, "type": "Warning", "reason": reason, "message": message,
+                "involvedObject": {"kind": "Pod", "name": about, "namespace": NAMESPACE},
+                "source": {"component": "default-scheduler"},
+            }));
+        });
     }
 
     /// The reasons of the Events so far.

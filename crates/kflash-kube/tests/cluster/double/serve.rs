@@ -30,6 +30,7 @@ use tower::Service;
 
 use super::answer::Failure;
 use super::fault::{Fault, Faults, How};
+use super::log::{LOOK, Logs};
 use super::rbac::User;
 use super::request::Asked;
 use super::store::{Store, Timing};
@@ -50,6 +51,7 @@ struct Inner {
     latency: Mutex<Duration>,
     /// Cuts each watch after so many events.
     watch_events: Mutex<Option<usize>>,
+    logs: Mutex<Logs>,
     /// Of its version.
     minor: Mutex<String>,
     changed: watch::Sender<i64>,
@@ -69,6 +71,7 @@ impl Server {
             users: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(3)),
             watch_events: Mutex::default(),
+            logs: Mutex::default(),
             minor: Mutex::new("33".into()),
             changed: watch::Sender::new(0),
             killed: Notify::new(),
@@ -219,12 +222,63 @@ impl Server {
         let token = header("authorization").strip_prefix("Bearer ").unwrap_or_default();
         let user = lock(&self.0.users).get(token).cloned().ok_or_else(Failure::unauthorized)?;
         user.may(asked)?;
+        if asked.subresource.as_deref() == Some("log") {
+            return self.log_of(asked);
+        }
         if asked.verb == "watch" {
             let watch = self.with(|store| Watch::of(asked, store))?;
             return Ok(self.stream(watch));
         }
         let (code, object) = self.with(|store| store.answer(asked, header("content-type"), body))?;
         Ok(json_answer(code, &object))
+    }
+
+    /// A container writes this; `None` ends it.
+    pub fn log_line(&self, pod: &str, container: &str, line: Option<&str>) {
+        let mut logs = lock(&self.0.logs);
+        let log = logs.of(pod, container);
+        log.lines.extend(line.map(str::to_owned));
+        log.ended |= line.is_none();
+    }
+
+    /// Cuts the next connection that reads a log after so many lines.
+    pub fn cut_logs(&self, lines: Option<usize>) {
+        lock(&self.0.logs).cut = lines;
+    }
+
+    fn log_of(&self, asked: &Asked) -> Result<Answer, Failure> {
+        let pod = asked.name.clone().unwrap_or_default();
+        let container = asked.query("container").unwrap_or_default().to_owned();
+        let follow = asked.query("follow") == Some("true");
+        let waiting = format!("container \"{container}\" in pod \"{pod}\" is waiting to start: PodInitializing");
+        if lock(&self.0.logs).get(&pod, &container).is_none() {
+            return Err(Failure::bad_request(waiting));
+        }
+        let left = lock(&self.0.logs).cut.take();
+        let state = (self.clone(), 0, left);
+        let body = stream::unfold(state, move |(server, at, left)| {
+            let (pod, container) = (pod.clone(), container.clone());
+            async move {
+                loop {
+                    let (line, ended) = {
+                        let logs = lock(&server.0.logs);
+                        let log = logs.get(&pod, &container)?;
+                        (log.lines.get(at).cloned(), log.ended)
+                    };
+                    match line {
+                        _ if left == Some(at) => {
+                            return Some((Err(io::ErrorKind::UnexpectedEof.into()), (server, at, None)));
+                        }
+                        Some(line) => {
+                            return Some((Ok(Frame::data(Bytes::from(format!("{line}\n")))), (server, at + 1, left)));
+                        }
+                        None if ended || !follow => return None,
+                        None => time::sleep(LOOK).await,
+                    }
+                }
+            }
+        });
+        Ok(Response::new(StreamBody::new(body).boxed_unsync()))
     }
 
     fn stream(&self, watch: Watch) -> Answer {

@@ -187,6 +187,16 @@ impl Store {
             ("get", Some(_)) => Ok((200, scale(self.get(resource, namespace, name)?))),
             ("create", _) => self.create(resource, namespace, decoded(body)?).map(|object| (201, object)),
             ("update", None) => self.update(resource, namespace, name, decoded(body)?).map(|object| (200, object)),
+            ("patch", None) if content_type.starts_with("application/apply-patch+yaml") => {
+                let applied = decoded(body)?;
+                match self.get(resource, namespace, name).cloned() {
+                    Err(_) => self.create(resource, namespace, applied).map(|object| (201, object)),
+                    Ok(old) => {
+                        let new = patch::patched(&old, "application/merge-patch+json", body)?;
+                        self.update(resource, namespace, name, new).map(|object| (200, object))
+                    }
+                }
+            }
             ("patch", None) => {
                 let old = self.get(resource, namespace, name)?.clone();
                 let new = patch::patched(&old, content_type, body)?;

@@ -1,0 +1,107 @@
+//! What goes into the manifests: the configuration and the files that it names.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kflash::config::{Config, ConfigError, Printer};
+use kflash::exit::ExitCode;
+use kflash::obtain;
+use kflash_job::{Firmware, JobError, Manifest, Quiesce, Shape, lease_name};
+use kflash_kube::printer::Moonraker;
+use kflash_kube::run::Order;
+
+use crate::command::Failure;
+
+/// The machine's configuration.
+const OF_THE_MACHINE: &str = "/etc/kflash/config.toml";
+
+/// All that is read from files.
+pub struct Inputs {
+    config: Config,
+    printer: Printer,
+    profiles: BTreeMap<String, String>,
+    ca: Option<String>,
+    firmware: Option<Vec<u8>>,
+}
+
+impl Inputs {
+    /// Reads the configuration in `file`, or where it usually is, and what it names of `printer`.
+    pub fn read(file: Option<&Path>, printer: &str, firmware: Option<&Path>) -> Result<Self, Failure> {
+        let config = configuration(file)?;
+        let printer = config.printer(printer).map_err(|error| usage(&error))?.clone();
+        let mut profiles = BTreeMap::new();
+        for board in printer.boards.iter().filter(|board| board.board.contains('/')) {
+            profiles.insert(board.name.clone(), text(Path::new(&board.board))?);
+        }
+        let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(text).transpose()?;
+        let firmware = firmware.map(obtain::file).transpose();
+        let firmware = firmware.map_err(|error| Failure::new(error.exit(), &error))?.map(|obtained| obtained.bytes);
+        Ok(Self { config, printer, profiles, ca, firmware })
+    }
+
+    /// What is to be run.
+    pub fn order(&self, shape: &Shape, wait: Duration, trusting: bool) -> Result<Order, Failure> {
+        let inputs = kflash_job::Inputs {
+            config: &self.config,
+            printer: &self.printer,
+            profiles: &self.profiles,
+            ca: self.ca.as_deref(),
+            firmware: self.firmware.as_deref().map(|bytes| Firmware { bytes }),
+        };
+        let wrong = |error: JobError| usage(&error);
+        let setup = kflash_job::setup(&self.printer, shape).map_err(wrong)?;
+        let (mut map, mut job) = (None, None);
+        for manifest in kflash_job::flash(&inputs, shape).map_err(wrong)? {
+            match manifest {
+                Manifest::ConfigMap(it) => map = Some(*it),
+                Manifest::Job(it) => job = Some(*it),
+                _ => {}
+            }
+        }
+        let (Some(inputs), Some(job), Some(cluster)) = (map, job, &self.printer.cluster) else {
+            return Err(Failure::new(ExitCode::Internal, &"there is no Job among the manifests"));
+        };
+        let lease = (shape.quiesce == Quiesce::Sidecar).then(|| lease_name(&self.printer));
+        Ok(Order { setup, inputs, job, workload: cluster.workload.clone(), lease, wait, trusting })
+    }
+
+    /// Whom to ask whether the printer prints.
+    pub fn moonraker(&self) -> Moonraker {
+        match &self.printer.moonraker {
+            Some(moonraker) => Moonraker::configured(moonraker),
+            None => Moonraker::new(None, None, None),
+        }
+    }
+}
+
+/// The configuration in `file`; else the user's own, else the machine's.
+fn configuration(file: Option<&Path>) -> Result<Config, Failure> {
+    let absolute = |variable: &str| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = absolute("HOME");
+    let read = |file: &Path| Config::read(file, home.as_deref());
+    if let Some(file) = file {
+        return read(file).map_err(|error| usage(&error));
+    }
+    let of_the_user = absolute("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let of_the_user = of_the_user.map(|folder| folder.join("kflash/config.toml"));
+    for file in of_the_user.into_iter().chain([OF_THE_MACHINE.into()]) {
+        match read(&file) {
+            Err(ConfigError::Unreadable { source, .. })
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            read => return read.map_err(|error| usage(&error)),
+        }
+    }
+    Err(Failure::new(ExitCode::Usage, &"no configuration: it names the printer, its node and what runs Klipper"))
+}
+
+fn text(file: &Path) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| Failure::new(ExitCode::Usage, &format!("{}: {error}", file.display())))
+}
+
+fn usage(error: &dyn std::error::Error) -> Failure {
+    Failure::new(ExitCode::Usage, &error.to_string())
+}

@@ -1,0 +1,101 @@
+//! `kubectl kflash run`: flashes a printer in the cluster, and follows that.
+
+mod inputs;
+mod log;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::value_parser;
+use kflash::cluster::Outcome;
+use kflash::exit::ExitCode;
+use kflash_job::{Access, Images, Quiesce, Shape};
+use kflash_kube::run::{Ending, Run, Told};
+use kflash_kube::step::Step;
+use kflash_kube::stop;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::inputs::Inputs;
+use self::log::Log;
+use super::{Cli, Failure, print};
+
+/// Flashes all boards of a printer in the cluster, shows how it goes, and ends with the exit code of the flash
+///
+/// Makes the manifests of `kflash job render` and applies them: what the printer's flashes stand on, where that is not
+/// there yet, and a Job. Gives Klipper back first if an earlier flash died before it could. Refuses while the printer
+/// prints. What the Job's containers say is shown until it has ended and Klipper is back. Ctrl-C ends the following, not
+/// the flash; the same command follows it again.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  kubectl kflash run --printer voron
+  kubectl kflash run --printer voron --firmware klipper.bin
+  kubectl kflash run --printer ender --access unprivileged --quiesce token --wait 7200")]
+pub struct Args {
+    /// The printer, by its name in the configuration
+    #[arg(long, short, value_name = "NAME")]
+    printer: String,
+    /// The configuration [default: kflash/config.toml in $XDG_CONFIG_HOME or ~/.config, else /etc/kflash/config.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Firmware that comes along, for a printer with one board: nothing is built or fetched
+    #[arg(long, short, value_name = "FILE")]
+    firmware: Option<PathBuf>,
+    /// How the board is reached: with the node's /dev, or with a device plugin's resource
+    #[arg(long, default_value = "privileged", value_name = "privileged|unprivileged")]
+    access: Access,
+    /// How Klipper is stopped: by a sidecar that scales it, by a token that it gives up to the Job, or by somebody else
+    #[arg(long, default_value = "sidecar", value_name = "sidecar|token|none")]
+    quiesce: Quiesce,
+    /// Where the container images are
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    registry: String,
+    /// Seconds to wait for a print to end instead of refusing
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
+    wait: u64,
+    /// Take a Moonraker that does not answer for a printer that does nothing
+    #[arg(long)]
+    trust_silence: bool,
+}
+
+pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
+    let inputs = Inputs::read(args.config.as_deref(), &args.printer, args.firmware.as_deref())?;
+    let shape = Shape {
+        access: args.access,
+        quiesce: args.quiesce,
+        images: Images { registry: args.registry.clone(), ..Images::default() },
+    };
+    let order = inputs.order(&shape, Duration::from_secs(args.wait), args.trust_silence)?;
+    let cluster = cli.connect.cluster_in(order.inputs.metadata.namespace.as_deref()).await?;
+    let printer = inputs.moonraker();
+
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::new(ExitCode::Internal, &format!("cannot take signals: {error}")))?;
+    let (stopper, stop) = stop::channel();
+    let steps = |step: Step| print::step(&step, cli.json);
+    let log = Log::default();
+    let tell = |told: Told| match told {
+        _ if cli.json => print::result_json(&told),
+        Told::Note { text } => print::note(&text),
+        Told::Warning { reason, message } => print::note(&format!("warning: {reason}: {message}")),
+        Told::Log { container, line } => log.line(&container, &line).into_iter().for_each(|line| print::note(&line)),
+    };
+    let flash = Run { cluster: &cluster, printer: &printer, order: &order, stop: &stop, steps: &steps, tell: &tell };
+    let interrupted = async {
+        interrupt.recv().await;
+        stopper.request();
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = flash.run() => ended,
+        () = interrupted => unreachable!("it never ends"),
+    };
+    let Ending { exit, summary } = ended.map_err(|error| Failure::new(error.exit(), &error))?;
+    if cli.json {
+        print::result_json(&summary);
+    } else if summary.result == Outcome::Refused || exit != ExitCode::Ok {
+        print::note(&format!("error: {}", Step::Ended { summary }));
+    } else {
+        print::result(&format!("{}\n", Step::Ended { summary }));
+    }
+    Ok(exit)
+}
