@@ -46,7 +46,7 @@ fn order(quiesce: Quiesce) -> Order {
     let shape = Shape { access: Access::Privileged, quiesce, images: Images::default() };
     let profiles = std::collections::BTreeMap::new();
     let firmware = Some(Firmware { bytes: b"firmware" });
-    let inputs = Inputs { config: &config, printer, profiles: &profiles, ca: None, firmware };
+    let inputs = Inputs { config: &config, printer, profiles: &profiles, ca: None, moonraker_ca: None, firmware };
     let mut manifests = kflash_job::flash(&inputs, &shape).unwrap();
     let (Some(Manifest::Job(job)), Some(Manifest::ConfigMap(map))) = (manifests.pop(), manifests.pop()) else {
         panic!("a ConfigMap and a Job")

@@ -25,6 +25,7 @@ pub struct Inputs {
     printer: Printer,
     profiles: BTreeMap<String, String>,
     ca: Option<String>,
+    moonraker_ca: Option<String>,
     firmware: Option<Vec<u8>>,
 }
 
@@ -38,9 +39,11 @@ impl Inputs {
             profiles.insert(board.name.clone(), text(Path::new(&board.board))?);
         }
         let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(text).transpose()?;
+        let moonraker_ca = printer.moonraker.as_ref().and_then(|moonraker| moonraker.ca.as_deref());
+        let moonraker_ca = moonraker_ca.map(text).transpose()?;
         let firmware = firmware.map(obtain::file).transpose();
         let firmware = firmware.map_err(|error| Failure::new(error.exit(), &error))?.map(|obtained| obtained.bytes);
-        Ok(Self { config, printer, profiles, ca, firmware })
+        Ok(Self { config, printer, profiles, ca, moonraker_ca, firmware })
     }
 
     /// What is to be run.
@@ -50,6 +53,7 @@ impl Inputs {
             printer: &self.printer,
             profiles: &self.profiles,
             ca: self.ca.as_deref(),
+            moonraker_ca: self.moonraker_ca.as_deref(),
             firmware: self.firmware.as_deref().map(|bytes| Firmware { bytes }),
         };
         let wrong = |error: JobError| usage(&error);
