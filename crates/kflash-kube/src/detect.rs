@@ -34,7 +34,8 @@ impl Cluster {
     /// The nodes, by the label that pods are pinned by.
     pub async fn nodes(&self, patience: &Patience<'_>) -> Result<Vec<String>, ApiError> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let list = patience.ask("list nodes", || nodes.list(&ListParams::default())).await?;
+        let parameters = ListParams::default();
+        let list = patience.ask("list nodes", || nodes.list(&parameters)).await?;
         let name = |node: Node| {
             let label = node.metadata.labels.and_then(|mut labels| labels.remove(HOSTNAME));
             label.or(node.metadata.name)
@@ -80,7 +81,8 @@ impl Cluster {
             if let (Some(pod), Some("Succeeded" | "Failed")) = (&pod, phase) {
                 let name = pod.metadata.name.clone().unwrap_or_default();
                 let parameters = LogParams { limit_bytes: Some(LOG), ..LogParams::default() };
-                let log = patience.ask(&format!("read the log of pod {name}"), || pods.logs(&name, &parameters)).await?;
+                let log =
+                    patience.ask(&format!("read the log of pod {name}"), || pods.logs(&name, &parameters)).await?;
                 return Ok(if phase == Some("Succeeded") { Said::Detected(log) } else { Said::Failed(log) });
             }
             if Instant::now() >= enough || !patience.pause(LOOK).await {

@@ -5,6 +5,7 @@
 //! [`kflash::cluster`]. All waiting is tokio's, so that tests run in virtual time.
 
 pub mod api;
+pub mod detect;
 pub mod events;
 pub mod gate;
 pub mod lease;

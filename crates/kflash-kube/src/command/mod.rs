@@ -1,6 +1,7 @@
 //! The command line: one verb, one file. stdout carries the result, stderr everything else.
 
 mod connect;
+mod detect;
 mod print;
 mod probe;
 mod quiesce;
@@ -38,6 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::Args>),
+    Detect(detect::Args),
     Quiesce(Box<quiesce::Args>),
     Probe(probe::Args),
     Restore(restore::Args),
@@ -92,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 async fn verb(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.verb {
         Verb::Run(args) => run::run(args, cli).await,
+        Verb::Detect(args) => detect::run(args, cli).await,
         Verb::Quiesce(args) => quiesce::run(args, cli).await,
         Verb::Probe(args) => probe::run(args),
         Verb::Restore(args) => restore::run(args, cli).await,

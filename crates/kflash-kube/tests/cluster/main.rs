@@ -2,6 +2,7 @@
 
 mod bench;
 mod crash;
+mod detect;
 mod double;
 mod klippy;
 mod moonraker;

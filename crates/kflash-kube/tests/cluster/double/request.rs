@@ -33,7 +33,10 @@ pub const CONFIG_MAPS: Resource = resource("", "configmaps", "ConfigMap");
 const PRIORITY_CLASSES: Resource =
     Resource { namespaced: false, ..resource("scheduling.k8s.io", "priorityclasses", "PriorityClass") };
 
-const ALL: [Resource; 12] = [
+pub const NODES: Resource = Resource { namespaced: false, ..resource("", "nodes", "Node") };
+
+const ALL: [Resource; 13] = [
+    NODES,
     PODS,
     EVENTS,
     LEASES,

@@ -3,7 +3,7 @@
 use kflash::cluster::{Workload, WorkloadKind};
 use serde_json::{Value, json};
 
-use super::request::{CONFIG_MAPS, DEPLOYMENTS, EVENTS, JOBS, LEASES, PODS, Resource, STATEFUL_SETS};
+use super::request::{CONFIG_MAPS, DEPLOYMENTS, EVENTS, JOBS, LEASES, NODES, PODS, Resource, STATEFUL_SETS};
 use super::selector::Selector;
 use super::serve::Server;
 
@@ -109,6 +109,12 @@ impl Server {
     /// The ConfigMap as it is.
     pub fn config_map(&self, name: &str) -> Value {
         self.with(|store| store.get(CONFIG_MAPS, NAMESPACE, name).cloned()).expect("it is there")
+    }
+
+    /// A node joins.
+    pub fn add_node(&self, name: &str) {
+        let node = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}});
+        self.with(|store| store.put(NODES, "", node));
     }
 
     /// The kubelet writes a pod's status.

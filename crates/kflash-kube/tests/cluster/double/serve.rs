@@ -248,7 +248,12 @@ impl Server {
 
     fn log_of(&self, asked: &Asked) -> Result<Answer, Failure> {
         let pod = asked.name.clone().unwrap_or_default();
-        let container = asked.query("container").unwrap_or_default().to_owned();
+        // Of a pod with one container it need not be said which.
+        let only = self.with(|store| {
+            let containers = store.get(asked.resource, &asked.namespace, &pod)?["spec"]["containers"].clone();
+            Ok(containers[0]["name"].as_str().unwrap_or_default().to_owned())
+        })?;
+        let container = asked.query("container").map_or(only, str::to_owned);
         let follow = asked.query("follow") == Some("true");
         let waiting = format!("container \"{container}\" in pod \"{pod}\" is waiting to start: PodInitializing");
         if lock(&self.0.logs).get(&pod, &container).is_none() {
