@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use kflash::board::BoardId;
+use kflash::boards;
 use kflash::exit::ExitCode;
 use kflash::obtain::fetch::publish::{Publication, PublishError, Published, publish};
 use kflash::obtain::fetch::{SecretFile, Signer, Url};
@@ -19,8 +19,9 @@ use crate::target::find_board;
 /// Publishes the images of the cache for other machines to fetch
 ///
 /// Writes DIR/index.json, its signature DIR/index.json.minisig, and the images it names to DIR/images: any web server, or
-/// a shared directory, can serve them. So one machine builds for a farm. The newest image of each board and route comes
-/// first. What was built from a tree with changes, or given as a file, is left out: nobody could tell what it is.
+/// a shared directory, can serve them. So one machine builds for a farm. Of a board and route, the image of the latest
+/// commit comes first: it is the one that `kflash fetch` takes. What was built from a tree with changes or with other
+/// symbols than the board's profile has, given as a file, or fetched by an index that nobody signed, is left out.
 ///
 /// `minisign -G` makes a pair of keys: the secret one is for --sign here, the public one for `kflash fetch --key` on the
 /// printers. `minisign -G -W` makes one without a passphrase, for machines that publish by themselves. An index that is
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Only the images of this board: an id or alias from `kflash boards`, or the path of a profile file. May be given
-    /// several times
+    /// several times [default: all that `kflash boards` lists]
     #[arg(long = "board", short, value_name = "BOARD")]
     boards: Vec<String>,
     /// Sign with this minisign secret key; if it has a passphrase, it is asked for on the terminal
@@ -57,8 +58,10 @@ struct Ended<'a> {
 }
 
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
-    let boards = args.boards.iter().map(|board| Ok(find_board(board)?.0.id));
-    let boards: Vec<BoardId> = boards.collect::<Result<_, Failure>>()?;
+    let boards = match &args.boards[..] {
+        [] => boards::builtin().map_err(|error| Failure::usage(error.to_string()))?,
+        named => named.iter().map(|board| find_board(board)).collect::<Result<_, _>>()?,
+    };
     let cache = shared.cache()?;
     let signer = args.sign.as_deref().map(signer).transpose()?;
     let published = publish(&Publication {

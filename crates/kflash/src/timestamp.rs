@@ -25,6 +25,11 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// This many seconds after 1970 began; at most the last of the year 9999.
+    pub fn of_seconds(seconds: u64) -> Self {
+        Self(seconds.min(LAST))
+    }
+
     /// Seconds since 1970.
     pub fn seconds(self) -> u64 {
         self.0

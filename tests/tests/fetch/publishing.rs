@@ -6,12 +6,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::slice;
 
-use kflash::board::BoardId;
+use kflash::board::{BoardId, Profile};
+use kflash::boards;
+use kflash::chip::Chip;
+use kflash::clock::SystemClock;
 use kflash::digest::Sha256;
+use kflash::flash::Interrupt;
 use kflash::image::Image;
+use kflash::obtain::build::kconfig::Request;
 use kflash::obtain::cache::{Cache, Key as CacheKey};
 use kflash::obtain::fetch::publish::{Publication, PublishError, Published, publish};
-use kflash::obtain::fetch::{Index, Proxies, SecretError, SecretFile, Signer, Url};
+use kflash::obtain::fetch::{
+    Fetcher, Index, Location, Net, Patience, Proxies, SecretError, SecretFile, Signer, Source, Url, Wanted,
+};
 use kflash::obtain::provenance::{Built, MadeFor, Origin, Provenance};
 use kflash::timestamp::Timestamp;
 use kflash_sim::firmware::TestImage;
@@ -37,14 +44,30 @@ impl Builder {
 
     /// Has built this version at this time.
     fn built(&self, version: &str, time: &str, dirty: bool) -> (CacheKey, Vec<u8>) {
+        self.built_with(version, time, time, dirty, &[])
+    }
+
+    /// Has built this version, committed at this time, with these symbols beside those of the profile.
+    fn built_with(
+        &self,
+        version: &str,
+        committed: &str,
+        time: &str,
+        dirty: bool,
+        set: &[(&str, &str)],
+    ) -> (CacheKey, Vec<u8>) {
+        let (profile, chip) = boards::find(BOARD).unwrap();
+        let set: Vec<_> = set.iter().map(|(symbol, value)| ((*symbol).to_owned(), (*value).to_owned())).collect();
+        let request = Request::of_route(&profile, &chip, &profile.routes[0], &set).unwrap();
         let tree_sha256 = dirty.then(|| Sha256::of(version.as_bytes()));
         let built = Built {
             tree: "/home/pi/klipper".into(),
             commit: Some(COMMIT.into()),
+            committed: Some(committed.parse().unwrap()),
             describe: version.into(),
             dirty,
             tree_sha256,
-            requested: BTreeMap::new(),
+            requested: request.symbols().clone(),
             config_sha256: Sha256::of(CONFIG),
             toolchain: BTreeMap::new(),
         };
@@ -65,13 +88,13 @@ impl Builder {
     }
 
     fn publish(&self, signer: Option<&Signer>) -> Result<Published, PublishError> {
-        self.publish_with(signer, &[], None)
+        self.publish_with(signer, &boards::builtin().unwrap(), None)
     }
 
     fn publish_with(
         &self,
         signer: Option<&Signer>,
-        boards: &[BoardId],
+        boards: &[(Profile, Chip)],
         base: Option<&Url>,
     ) -> Result<Published, PublishError> {
         let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
@@ -169,14 +192,59 @@ fn what_nobody_could_tell_the_origin_of_is_left_out() {
 }
 
 #[test]
+fn what_was_built_last_is_not_the_newest() {
+    let builder = Builder::new();
+    builder.built("v0.13.0-9-g84104bbb", "2026-01-09T00:00:00Z", false);
+    // An older commit, built for a comparison.
+    builder.built_with("v0.12.0-1-g84104bbb", "2024-01-01T00:00:00Z", "2026-01-10T00:00:00Z", false, &[]);
+    builder.publish(None).unwrap();
+    let versions: Vec<_> = builder.index().images.into_iter().map(|entry| entry.version).collect();
+    assert_eq!(versions, ["v0.13.0-9-g84104bbb", "v0.12.0-1-g84104bbb"]);
+}
+
+#[test]
+fn what_was_built_for_one_printer_is_not_given_to_all() {
+    let builder = Builder::new();
+    builder.built("v0.13.0-1-g84104bbb", "2026-01-01T00:00:00Z", false);
+    let set = [("USB_SERIAL_NUMBER", "debug")];
+    builder.built_with("v0.13.0-2-g84104bbb", "2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", false, &set);
+    let published = builder.publish(None).unwrap();
+    assert_eq!(published.images.iter().map(|it| it.version.as_str()).collect::<Vec<_>>(), ["v0.13.0-1-g84104bbb"]);
+    assert_eq!(published.left_out[0].why, "it was built with other symbols than its board's profile has");
+}
+
+#[test]
+fn nobody_vouches_for_what_was_fetched_unsigned_until_somebody_signs_it() {
+    let (builder, key, farm) = (Builder::new(), Key::new(), Builder::new());
+    farm.built("v0.13.0-1-g84104bbb", "2026-01-01T00:00:00Z", false);
+    farm.publish(Some(&signer(&key))).unwrap();
+    let (profile, chip) = boards::find(BOARD).unwrap();
+    let net = Net::new(None, Proxies::default(), Patience::default()).unwrap();
+    let fetch = |key: Option<&Key>| {
+        let interrupt = Interrupt::default();
+        let fetcher = Fetcher { net: &net, cache: &builder.cache, clock: &SystemClock::new(), interrupt: &interrupt };
+        let index = Location::parse(farm.out().join("index.json").to_str().unwrap()).unwrap();
+        let source = Source { index, key: key.map(Key::parsed), allow_old: false };
+        let believed = fetcher.index(&source, &mut |_| ()).unwrap();
+        let wanted = Wanted { profile: &profile, route: None, version: None };
+        fetcher.image(&believed, &wanted, &chip, &mut |_| ()).unwrap()
+    };
+    fetch(None);
+    let PublishError::Nothing { left_out, .. } = builder.publish(Some(&signer(&key))).unwrap_err() else { panic!() };
+    assert_eq!(left_out[0].why, "it was fetched by an index that nobody signed");
+    assert!(fetch(Some(&key)).cached);
+    assert_eq!(builder.publish(Some(&signer(&key))).unwrap().images.len(), 1);
+}
+
+#[test]
 fn only_the_boards_that_are_named_are_published() {
     let builder = Builder::new();
     builder.built("v0.13.0-1-g84104bbb", "2026-01-01T00:00:00Z", false);
-    let other = BoardId("fysetc-spider".into());
+    let other = boards::find("fysetc-spider").unwrap();
     let error = builder.publish_with(None, slice::from_ref(&other), None).unwrap_err();
-    assert!(error.to_string().ends_with("holds no image to publish for fysetc-spider"), "{error}");
+    assert!(error.to_string().ends_with("holds no image to publish"), "{error}");
     assert_eq!(error.exit().code(), 2);
-    let both = [other, BoardId(BOARD.into())];
+    let both = [other, boards::find(BOARD).unwrap()];
     assert_eq!(builder.publish_with(None, &both, None).unwrap().images.len(), 1);
 }
 
@@ -212,7 +280,7 @@ fn an_index_can_lie_elsewhere_than_its_images() {
     let builder = Builder::new();
     builder.built("v0.13.0-1-g84104bbb", "2026-01-01T00:00:00Z", false);
     let base = Url::parse("https://cdn.example/firmware/").unwrap();
-    builder.publish_with(None, &[], Some(&base)).unwrap();
+    builder.publish_with(None, &boards::builtin().unwrap(), Some(&base)).unwrap();
     let entry = &builder.index().images[0];
     assert_eq!(entry.url, format!("https://cdn.example/firmware/images/{}", entry.sha256));
 }

@@ -64,6 +64,8 @@ pub struct Built {
     pub tree: String,
     /// The commit that is checked out, 40 or 64 hex digits; `None` for a tree without git.
     pub commit: Option<String>,
+    /// When it was committed; `None` for a tree without git.
+    pub committed: Option<Timestamp>,
     /// `git describe`, or what else the tree calls its version.
     pub describe: String,
     /// Whether the tree differs from the commit.

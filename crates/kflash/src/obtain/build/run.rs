@@ -290,6 +290,7 @@ impl Group<'_> {
         let built = Built {
             tree: tree.origin().unwrap_or(tree.place()).to_owned(),
             commit: tree.commit().map(str::to_owned),
+            committed: tree.committed(),
             describe: tree.version().to_owned(),
             dirty: tree.sha256().is_some(),
             tree_sha256: changes.map_err(|error: crate::digest::ParseSha256Error| BuildError::Digest(error))?,

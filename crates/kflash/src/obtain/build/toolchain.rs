@@ -261,8 +261,18 @@ impl Library {
             return Err(ToolchainError::Missing(vec![self.missing()]));
         }
         let text = String::from_utf8_lossy(&captured.out);
-        let defined = text.lines().find_map(|line| line.strip_prefix("#define ")?.strip_prefix(self.version));
-        Ok(bounded(defined.unwrap_or_default().trim().trim_matches('"')))
+        let defined = text.lines().find_map(|line| {
+            let (name, value) = line.strip_prefix("#define ")?.split_once(' ')?;
+            (name == self.version).then(|| value.trim().trim_matches('"'))
+        });
+        match defined {
+            Some(version) if !version.is_empty() => Ok(bounded(version)),
+            // Without it, nobody could tell what was built with another one.
+            _ => Err(ToolchainError::Broken {
+                program: compiler.to_owned(),
+                why: format!("{} of {} does not define {}", self.header, self.name, self.version),
+            }),
+        }
     }
 }
 
@@ -330,7 +340,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for program in programs {
             let path = dir.path().join(program);
-            fs::write(&path, format!("#!/bin/sh\nif [ $1 = -E ]; then echo '#define _NEWLIB_VERSION \"3.3.0\"'; else echo '{program} 1.2'; echo more; fi\n")).unwrap();
+            fs::write(&path, format!("#!/bin/sh\nif [ $1 = -E ]; then echo '#define _NEWLIB_VERSION_H__ 1'; echo '#define _NEWLIB_VERSION \"3.3.0\"'; else echo '{program} 1.2'; echo more; fi\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let environment = Environment::of([("PATH".into(), dir.path().into())]);

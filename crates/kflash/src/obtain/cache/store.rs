@@ -11,7 +11,7 @@ use super::folder::IMAGES;
 use super::{Cache, CacheError, Entry, Key, Lookup, sealed};
 use crate::digest::Sha256;
 use crate::image::Image;
-use crate::obtain::provenance::{MadeFor, Origin, Provenance};
+use crate::obtain::provenance::{Fetched, MadeFor, Origin, Provenance};
 
 impl Cache {
     /// Stores an image: the bytes of its file, and for one that was built its resolved configuration.
@@ -88,12 +88,34 @@ impl Cache {
         }
     }
 
+    /// Notes that a signed index, `fetched`, names an image that came by an index which nobody signed.
+    pub fn vouched(&self, entry: Entry, fetched: Fetched) -> Result<Entry, CacheError> {
+        let unsigned =
+            |entry: &Entry| matches!(&entry.provenance.origin, Origin::Fetched(Fetched { key_id: None, .. }));
+        if fetched.key_id.is_none() || !unsigned(&entry) {
+            return Ok(entry);
+        }
+        let _lock = self.write_lock()?;
+        match self.look(&entry.key)? {
+            Lookup::Found(entry) if unsigned(&entry) => {
+                self.rewrite(*entry, |provenance| provenance.origin = Origin::Fetched(fetched))
+            }
+            Lookup::Found(entry) => Ok(*entry),
+            Lookup::Absent | Lookup::Damaged(_) => Ok(entry),
+        }
+    }
+
     /// Adds boards to an entry, under the lock.
-    fn grow<'a>(&self, mut entry: Entry, boards: impl IntoIterator<Item = &'a MadeFor>) -> Result<Entry, CacheError> {
-        let before = entry.provenance.boards.len();
-        entry.provenance.boards.extend(boards.into_iter().cloned());
-        if entry.provenance.boards.len() > before {
-            let scratch = self.scratch("grow")?;
+    fn grow<'a>(&self, entry: Entry, boards: impl IntoIterator<Item = &'a MadeFor>) -> Result<Entry, CacheError> {
+        self.rewrite(entry, |provenance| provenance.boards.extend(boards.into_iter().cloned()))
+    }
+
+    /// Changes what is known of an entry, under the lock.
+    fn rewrite(&self, mut entry: Entry, change: impl FnOnce(&mut Provenance)) -> Result<Entry, CacheError> {
+        let before = entry.provenance.clone();
+        change(&mut entry.provenance);
+        if entry.provenance != before {
+            let scratch = self.scratch("rewrite")?;
             let new = scratch.path().join(PROVENANCE);
             write_new(&new, &text(&entry.provenance)?)?;
             let path = entry.path.join(PROVENANCE);

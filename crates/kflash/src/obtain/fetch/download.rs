@@ -48,6 +48,10 @@ impl Download<'_> {
                 let unreadable = |source| FetchError::Unreadable { path: path.clone(), source };
                 return match read(path, limit as u64) {
                     Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Ok(bytes) if bytes.len() > limit => {
+                        let problem = format!("it has more than {limit} bytes");
+                        Err(unreadable(std::io::Error::new(ErrorKind::FileTooLarge, problem)))
+                    }
                     result => result.map(Some).map_err(unreadable),
                 };
             }
@@ -210,6 +214,9 @@ impl Known {
     /// The bytes, if they are the ones.
     fn check(self, from: &Location, bytes: Vec<u8>) -> Result<Vec<u8>, FetchError> {
         let differs = |problem| Err(FetchError::Differs { image: from.to_string(), problem });
+        if bytes.len() as u64 > self.size {
+            return differs(format!("it has more than the {} bytes that the index says", self.size));
+        }
         if bytes.len() as u64 != self.size {
             return differs(format!("it has {} bytes, the index says {}", bytes.len(), self.size));
         }

@@ -164,15 +164,16 @@ impl Fetcher<'_> {
         let claim = self.cache.claim_folder(Shelf::Downloads, &name, false, going_on)?;
         let claim = claim.ok_or(FetchError::Interrupted)?;
         let made_for = MadeFor { board: wanted.profile.id.clone(), route: Some(route.id.clone()) };
+        let from = of.at.of_reference(&entry.url);
+        let from = from.map_err(|error| FetchError::Reference { index: of.at.to_string(), error })?;
         let found = self.cache.find(&Key::of_fetched(&entry.sha256))?;
         if let Lookup::Found(found) = found {
             checks.extend(proof::of_image(&found.image, entry, wanted.profile, chip, route));
             agreed(&found.path.display(), &checks)?;
-            let entry = self.cache.made_for(*found, [&made_for])?;
+            let entry = self.cache.vouched(*found, fetched(of, entry, &from))?;
+            let entry = self.cache.made_for(entry, [&made_for])?;
             return Ok(FetchedImage { entry, route: route.id.clone(), cached: true, checks });
         }
-        let from = of.at.of_reference(&entry.url);
-        let from = from.map_err(|error| FetchError::Reference { index: of.at.to_string(), error })?;
         let what = format!("fetching {entry}");
         events(Event::Phase { phase: Phase::Fetch, what, total: Some(entry.size) });
         let known = Known { size: entry.size, sha256: entry.sha256 };
@@ -202,14 +203,18 @@ fn provenance(
     bytes: &[u8],
     made_for: MadeFor,
 ) -> Result<Provenance, crate::obtain::provenance::ProvenanceError> {
-    let origin = Origin::Fetched(Fetched {
+    let origin = Origin::Fetched(fetched(of, entry, from));
+    Provenance::of(image, bytes, origin, Some(entry.start), [made_for], Timestamp::now())
+}
+
+fn fetched(of: &Believed, entry: &Entry, from: &Location) -> Fetched {
+    Fetched {
         index: of.at.to_string(),
         key_id: of.key_id.clone(),
         url: from.to_string(),
         version: entry.version.clone(),
         commit: entry.commit.clone(),
-    });
-    Provenance::of(image, bytes, origin, Some(entry.start), [made_for], Timestamp::now())
+    }
 }
 
 fn missing(at: &Location) -> FetchError {

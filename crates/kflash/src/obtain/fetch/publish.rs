@@ -11,10 +11,12 @@ use super::index::{Entry, FORMAT, Index, IndexError, MAX_INDEX};
 use super::location::{LocationError, Url};
 use super::secret::{SecretError, Signer};
 use super::{PublicKey, SIGNATURE_SUFFIX};
-use crate::board::BoardId;
+use crate::board::{BoardId, Profile};
+use crate::chip::Chip;
 use crate::exit::ExitCode;
+use crate::obtain::build::kconfig::Request;
 use crate::obtain::cache::{Cache, CacheError, Listed, Lookup};
-use crate::obtain::provenance::Origin;
+use crate::obtain::provenance::{Built, Fetched, MadeFor, Origin, Provenance};
 use crate::timestamp::Timestamp;
 
 /// The index's name in the directory that it is published to.
@@ -29,8 +31,9 @@ pub struct Publication<'a> {
     pub cache: &'a Cache,
     /// The directory that index, signature and images are written to; made if it is not there.
     pub out: &'a Path,
-    /// Boards whose images are published; all, where none is named.
-    pub boards: &'a [BoardId],
+    /// The boards whose images are published: an image is given out for a board only if it was built as its profile
+    /// says.
+    pub boards: &'a [(Profile, Chip)],
     /// The URL at which `out` will be served, where the index will lie elsewhere than the images; without it, the index
     /// names them beside itself.
     pub base: Option<&'a Url>,
@@ -49,7 +52,8 @@ pub struct Published {
     pub serial: u64,
     /// When it was made.
     pub created: Timestamp,
-    /// Images that it names, one for each board and route.
+    /// Images that it names. Of several for a board and route, the one of the latest commit comes first: it is the one
+    /// that is meant where no version is asked for.
     pub images: Vec<Entry>,
     /// Images of the cache that it does not name, and why.
     pub left_out: Vec<LeftOut>,
@@ -79,12 +83,10 @@ pub struct LeftOut {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The cache has nothing to publish.
-    #[error("{} holds no image {}", cache.display(), of(.boards))]
+    #[error("{} holds no image to publish", cache.display())]
     Nothing {
         /// The cache.
         cache: PathBuf,
-        /// The boards that were named.
-        boards: Vec<BoardId>,
         /// Images that could not be published, and why.
         left_out: Vec<LeftOut>,
     },
@@ -118,14 +120,6 @@ pub enum PublishError {
     Cache(#[from] CacheError),
 }
 
-fn of(boards: &[BoardId]) -> String {
-    if boards.is_empty() {
-        return "to publish".to_owned();
-    }
-    let names: Vec<_> = boards.iter().map(ToString::to_string).collect();
-    format!("to publish for {}", names.join(", "))
-}
-
 impl PublishError {
     /// The exit code.
     pub fn exit(&self) -> ExitCode {
@@ -145,8 +139,7 @@ pub fn publish(what: &Publication<'_>) -> Result<Published, PublishError> {
     let path = what.out.join(INDEX);
     let serial = next_serial(&path, what.now)?;
     let mut listed = what.cache.list()?;
-    // The newest first: it is the one that is meant where no version is asked for.
-    listed.sort_by_key(|one| std::cmp::Reverse(one.provenance.as_ref().map(|provenance| provenance.time)));
+    listed.sort_by_key(|one| std::cmp::Reverse(one.provenance.as_ref().map(age)));
     let (mut images, mut left_out, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
     for one in &listed {
         match what.entries(one) {
@@ -168,8 +161,7 @@ pub fn publish(what: &Publication<'_>) -> Result<Published, PublishError> {
         }
     }
     if images.is_empty() {
-        let (cache, boards) = (what.cache.dir().to_owned(), what.boards.to_vec());
-        return Err(PublishError::Nothing { cache, boards, left_out });
+        return Err(PublishError::Nothing { cache: what.cache.dir().to_owned(), left_out });
     }
     let index = Index { format: FORMAT, created: what.now, serial, images };
     let json = serde_json::to_vec_pretty(&index).map_err(|error| io(&path)(error.into()))?;
@@ -210,15 +202,24 @@ impl Publication<'_> {
         let (Some(key), Some(provenance)) = (&one.key, &one.provenance) else {
             return left_out("it is damaged");
         };
-        let named = |board: &BoardId| self.boards.is_empty() || self.boards.contains(board);
-        let made_for: Vec<_> = provenance.boards.iter().filter(|made_for| named(&made_for.board)).collect();
+        let named = |made_for: &&MadeFor| self.boards.iter().any(|(profile, _)| profile.id == made_for.board);
+        let mut made_for: Vec<_> = provenance.boards.iter().filter(named).collect();
         if made_for.is_empty() {
             return Ok(None);
         }
         let commit = match &provenance.origin {
             Origin::File { path } => return left_out(&format!("it comes from the file {path}")),
             Origin::Built(built) if built.dirty => return left_out("it was built from a tree with changes"),
-            Origin::Built(built) => built.commit.clone(),
+            Origin::Built(built) => {
+                made_for.retain(|made_for| self.is_as_the_profile_says(made_for, built));
+                if made_for.is_empty() {
+                    return left_out("it was built with other symbols than its board's profile has");
+                }
+                built.commit.clone()
+            }
+            Origin::Fetched(Fetched { key_id: None, .. }) => {
+                return left_out("it was fetched by an index that nobody signed");
+            }
             Origin::Fetched(fetched) => fetched.commit.clone(),
         };
         let (Some(mcu), Some(start)) = (&provenance.mcu, provenance.start) else {
@@ -251,6 +252,16 @@ impl Publication<'_> {
         Ok(Some((entries.collect::<Result<_, _>>()?, bytes)))
     }
 
+    /// Whether what a person sets for one printer had no part in it.
+    fn is_as_the_profile_says(&self, made_for: &MadeFor, built: &Built) -> bool {
+        let of = |(profile, chip): &(Profile, Chip)| {
+            let route = profile.routes.iter().find(|route| Some(&route.id) == made_for.route.as_ref())?;
+            Request::of_route(profile, chip, route, &[]).ok()
+        };
+        let board = self.boards.iter().find(|(profile, _)| profile.id == made_for.board);
+        board.and_then(of).is_some_and(|request| *request.symbols() == built.requested)
+    }
+
     fn url(&self, entry: &Entry) -> Result<String, LocationError> {
         let path = format!("{IMAGES}/{}", file_name(entry));
         match self.base {
@@ -258,6 +269,15 @@ impl Publication<'_> {
             Some(base) => base.below(&path).map(|url| url.to_string()),
         }
     }
+}
+
+/// What tells newer firmware from older: when it was committed; of one commit, what was made last.
+fn age(provenance: &Provenance) -> (Option<Timestamp>, Timestamp) {
+    let committed = match &provenance.origin {
+        Origin::Built(built) => built.committed,
+        Origin::Fetched(_) | Origin::File { .. } => None,
+    };
+    (committed, provenance.time)
 }
 
 /// Named by its digest. The format is told by the content, so that the name needs no ending.

@@ -25,6 +25,7 @@ pub use version::ref_of_version;
 use crate::flash::Interrupt;
 use crate::obtain::build::Environment;
 use crate::obtain::cache::Cache;
+use crate::timestamp::Timestamp;
 use changes::Changes;
 use git::{Git, Repository};
 
@@ -35,6 +36,7 @@ pub struct Tree {
     app: String,
     version: String,
     commit: Option<String>,
+    committed: Option<Timestamp>,
     origin: Option<String>,
     changes_sha256: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Tree {
         Ok(Self {
             app,
             version: looked.version,
+            committed: Some(committed(&git, &repository, &looked.commit)?),
             commit: Some(looked.commit),
             origin: origin(&git, &repository)?,
             changes_sha256,
@@ -151,8 +154,9 @@ impl Tree {
         let place = format!("{} at {commit}", repository.place);
         let app = app.map_err(|problem| TreeError::NotATree { place, problem })?;
         let version = git.line(&repository, &["describe", "--always", "--tags", "--long", &commit])?;
+        let committed = Some(committed(git, &repository, &commit)?);
         let source = Source::Commit(repository);
-        Ok(Self { source, app, version, commit: Some(commit), origin, changes_sha256: None })
+        Ok(Self { source, app, version, commit: Some(commit), committed, origin, changes_sha256: None })
     }
 
     fn without_git(dir: PathBuf, app: String) -> Result<Self, TreeError> {
@@ -161,7 +165,8 @@ impl Tree {
         let files = files::below(&dir, Path::new(""))?;
         let changes_sha256 = Some(files::digest(&dir, files.iter().map(PathBuf::as_path), None)?);
         let version = if version.is_empty() { "?".to_owned() } else { version };
-        Ok(Self { source: Source::Files(dir), app, version, commit: None, origin: None, changes_sha256 })
+        let source = Source::Files(dir);
+        Ok(Self { source, app, version, commit: None, committed: None, origin: None, changes_sha256 })
     }
 
     /// The application's name in its dictionaries: `Klipper`, `Kalico`.
@@ -183,6 +188,11 @@ impl Tree {
     /// The commit, in full. `None` without git.
     pub fn commit(&self) -> Option<&str> {
         self.commit.as_deref()
+    }
+
+    /// When it was committed. `None` without git.
+    pub fn committed(&self) -> Option<Timestamp> {
+        self.committed
     }
 
     /// Where the repository came from, without credentials.
@@ -231,6 +241,14 @@ impl Looked {
         }
         Ok(Self { commit, version, changes })
     }
+}
+
+/// When a commit was made.
+fn committed(git: &Git<'_>, repository: &Repository, commit: &str) -> Result<Timestamp, TreeError> {
+    // 1795240575 84104bbb..
+    let line = git.line(repository, &["rev-list", "--max-count=1", "--timestamp", commit])?;
+    let seconds = line.split(' ').next().and_then(|seconds| seconds.parse().ok());
+    Ok(Timestamp::of_seconds(seconds.unwrap_or_default()))
 }
 
 /// The URL of `origin`, else of any remote.

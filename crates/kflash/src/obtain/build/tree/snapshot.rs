@@ -270,6 +270,7 @@ fn check_out(
         app: String::new(),
         version: commit.to_owned(),
         commit: Some(commit.to_owned()),
+        committed: None,
         origin: None,
         changes_sha256: None,
     };

@@ -43,6 +43,7 @@ fn built(describe: &str) -> Built {
     Built {
         tree: "/home/pi/klipper".into(),
         commit: Some("84104bbb".repeat(5)),
+        committed: None,
         describe: describe.into(),
         dirty: false,
         tree_sha256: None,
