@@ -47,6 +47,7 @@ impl Desk {
         let built = Built {
             tree: "/home/pi/klipper".into(),
             commit: Some("84104bbb".repeat(5)),
+            committed: None,
             describe: "v0.13.0-730-g84104bbb-dirty".into(),
             dirty: true,
             tree_sha256: Some(Sha256::of(b"tree")),
