@@ -41,8 +41,11 @@ fn result(output: &Output) -> Value {
 
 /// What was printed, with what differs from run to run replaced.
 fn plain(tree: &FirmwareTree, printed: &[u8]) -> String {
-    let text =
-        text(printed).replace(tree.root.path().to_str().unwrap(), "HOME").replace(tree.look().version(), "VERSION");
+    let look = tree.look();
+    let text = text(printed)
+        .replace(tree.root.path().to_str().unwrap(), "HOME")
+        .replace(look.version(), "VERSION")
+        .replace(look.commit().map_or("no commit", |commit| &commit[..12]), "COMMIT");
     let word = |word: &str| {
         let hex = |digits: usize| word.len() == digits && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         match word.rsplit_once('/') {
@@ -69,6 +72,7 @@ fn a_build_says_what_it_made_and_the_next_one_where_it_is() {
         str![[r#"
 btt-octopus-v1.1-f446 (katapult-usb)
   version       Klipper VERSION
+  tree          HOME/klipper at COMMIT
   size          1.0 KiB from 0x08008000
   sha256        DIGEST
   file          HOME/.cache/kflash/images/KEY/klipper.bin
@@ -94,6 +98,7 @@ btt-octopus-v1.1-f446: done
         str![[r#"
 btt-octopus-v1.1-f446 (katapult-usb)
   version       Klipper VERSION
+  tree          HOME/klipper at COMMIT
   size          1.0 KiB from 0x08008000
   sha256        DIGEST
   file          HOME/.cache/kflash/images/KEY/klipper.bin

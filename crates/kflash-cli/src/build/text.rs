@@ -9,6 +9,7 @@ use kflash::event::Check;
 use kflash::exit::ExitCode;
 use kflash::obtain::build::kconfig::Config;
 use kflash::obtain::build::{Firmware, Order, Outcome, Resolved, Source};
+use kflash::obtain::provenance::{Origin, Provenance};
 use serde::Serialize;
 
 use crate::failure::{Failure, FailureJson};
@@ -56,6 +57,7 @@ struct Delivered<'a> {
     key: String,
     source: &'a Source,
     proof: &'a [Check],
+    provenance: &'a Provenance,
 }
 
 /// Prints what came of each order; `names` are those of configured boards, `written` the files that were asked for.
@@ -110,6 +112,7 @@ fn delivered<'a>(firmware: &'a Firmware, written: Option<&PathBuf>) -> Delivered
         key: firmware.entry.key.to_string(),
         source: &firmware.source,
         proof: &firmware.proof,
+        provenance,
     }
 }
 
@@ -125,6 +128,11 @@ fn sheet(name: &str, order: &Order, firmware: &Firmware, written: Option<&PathBu
         sheet.line("board", &order.profile.id.0);
     }
     sheet.line("version", &format!("{} {}", shown(&provenance.app), shown(&provenance.version)));
+    if let Origin::Built(built) = &provenance.origin {
+        let dirty = if built.dirty { ", with changes that no commit has" } else { "" };
+        let commit = built.commit.as_ref().map(|commit| format!(" at {commit:.12}")).unwrap_or_default();
+        sheet.line("tree", &format!("{}{commit}{dirty}", shown(&built.tree)));
+    }
     let size = line::bytes(provenance.image.size);
     match provenance.start {
         Some(start) => sheet.line("size", &format!("{size} from {start}")),

@@ -32,14 +32,23 @@ pub(super) fn config(config: &mut Config, beside: &Path, home: Option<&Path>) ->
     }
 }
 
+/// The characters of a minisign public key: algorithm, number and key in base64.
+const KEY_LENGTH: usize = 56;
+
 fn fetch(fetch: &mut Fetch, base: Base<'_>) -> Result<(), Wrong> {
     let loopback = fetch.index.starts_with("http://");
     if !loopback && !["https://", "file://"].iter().any(|scheme| fetch.index.starts_with(scheme)) {
         return Err(wrong("fetch.index", &format!("{:?} is no https:// or file:// URL", fetch.index)));
     }
     line("fetch.index", &fetch.index)?;
-    if let Some(key) = &fetch.key {
-        line("fetch.key", key)?;
+    let is_key = |key: &str| {
+        key.len() == KEY_LENGTH
+            && key.starts_with("RW")
+            && key.bytes().all(|it| it.is_ascii_alphanumeric() || b"+/".contains(&it))
+    };
+    if fetch.key.as_ref().is_some_and(|key| !is_key(key)) {
+        let problem = format!("no minisign public key: it is a line of {KEY_LENGTH} characters that begins with RW");
+        return Err(wrong("fetch.key", &problem));
     }
     if let Some(ca) = &mut fetch.ca {
         *ca = base.path("fetch.ca", ca)?;
