@@ -1,4 +1,4 @@
-//! The manifests in `k8s-jobs/`, made from the example in its config.toml as `kflash job render` makes them, with comments
+//! The manifests in `k8s-jobs/`, made from the example in base/config.toml as `kflash job render` makes them, with comments
 //! at the few lines that differ from printer to printer.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const NAME: &str = "kflash-printer";
 const EDITS: [(&str, &str); 7] = [
     ("pi4", "the node that has the board: kubectl get nodes -L kubernetes.io/hostname"),
     ("board = ", "what it is: kflash boards"),
-    ("device = ", "which one it is: detect-job.yaml prints this line"),
+    ("device = ", "which one it is: ../detect-job.yaml prints this line"),
     ("ref = \"host\"", "the commit that this printer's Klipper runs, as its Moonraker says; or a tag"),
     ("http://voron-klipper:7125", "the Service of Klipper's Moonraker"),
     ("deployment/voron-klipper", "what runs Klipper: deployment/NAME or statefulset/NAME"),
@@ -44,7 +44,7 @@ pub fn check(root: &Path) -> Result<()> {
 }
 
 fn files(root: &Path) -> Result<[(&'static str, String); 3]> {
-    let config = Config::read(&root.join(FOLDER).join("config.toml"), None)?;
+    let config = Config::read(&root.join(FOLDER).join("base/config.toml"), None)?;
     let printer = config.printers.first().context("no printer in the example")?;
     let shape = Shape { access: Access::Privileged, quiesce: Quiesce::Sidecar, images: Images::default() };
     let inputs =
@@ -52,8 +52,8 @@ fn files(root: &Path) -> Result<[(&'static str, String); 3]> {
     let setup = anywhere(setup(printer, &shape)?);
     let flash = anywhere(flash(&inputs, &shape)?);
     Ok([
-        ("setup.yaml", SETUP.to_owned() + &edited(&named(&yaml(&setup)?, printer)?)),
-        ("flash-job.yaml", FLASH.to_owned() + &edited(&named(&yaml(&flash)?, printer)?)),
+        ("base/setup.yaml", SETUP.to_owned() + &edited(&named(&yaml(&setup)?, printer)?)),
+        ("base/flash-job.yaml", FLASH.to_owned() + &edited(&named(&yaml(&flash)?, printer)?)),
         ("detect-job.yaml", DETECT.to_owned() + &edited(&yaml(&anywhere(vec![look(printer)?]))?)),
     ])
 }
@@ -133,7 +133,7 @@ const FLASH: &str = "\
 
 const DETECT: &str = "\
 # Which boards a node has: kubectl apply -f detect-job.yaml && kubectl logs -f job/kflash-detect
-# It ends with the line `device = [..]` for each, as flash-job.yaml and a configuration take it.
+# It ends with the line `device = [..]` for each, as base/flash-job.yaml and a configuration take it.
 #
 # For all nodes: without the nodeSelector, and the number of nodes in completions and parallelism; then
 #   kubectl logs -l app.kubernetes.io/name=kflash-detect --prefix
