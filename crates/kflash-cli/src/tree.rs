@@ -111,7 +111,14 @@ impl Trees<'_> {
 
     fn fetch(&self, url: &str, reference: Option<&str>) -> Result<Tree, NoTree> {
         let reference = self.resolved(reference)?;
-        let mut progress = |line: &str| render::note(line);
+        let mut shown = None;
+        let mut progress = |line: &str| {
+            let now = tenth(line);
+            if now.is_none() || shown != now {
+                render::note(line);
+            }
+            shown = now;
+        };
         let reference = reference.as_deref();
         Ok(Tree::fetch(url, reference, self.cache, self.environment, self.interrupt, &mut progress)?)
     }
@@ -135,6 +142,14 @@ impl Trees<'_> {
             reference => Ok(reference.map(str::to_owned)),
         }
     }
+}
+
+/// What git is doing, and how many tenths of it are done: `remote: Counting objects:  42% (123/292)`.
+fn tenth(line: &str) -> Option<(String, u32)> {
+    let (before, _) = line.split_once('%')?;
+    let what = before.trim_end_matches(|c: char| c.is_ascii_digit());
+    let percent: u32 = before[what.len()..].parse().ok()?;
+    Some((what.trim_end().to_owned(), percent / 10))
 }
 
 /// Where Klipper and Kalico are usually installed.
@@ -165,5 +180,19 @@ impl From<NoTree> for Failure {
             NoTree::NoGit => TreeError::NoGit.into(),
             NoTree::Bad(failure) => *failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_gits_progress_each_tenth_is_told() {
+        let counting = |tenth| Some(("remote: Counting objects:".to_owned(), tenth));
+        assert_eq!(tenth("remote: Counting objects:   9% (27/292)"), counting(0));
+        assert_eq!(tenth("remote: Counting objects: 100% (292/292), done."), counting(10));
+        assert_eq!(tenth("Cloning into 'klipper'..."), None);
+        assert_eq!(tenth("% of what?"), None);
     }
 }

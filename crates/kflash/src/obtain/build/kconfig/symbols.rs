@@ -41,8 +41,16 @@ pub struct Symbol {
     pub settable: bool,
     /// The choice that it belongs to, counted over all files.
     choice: Option<usize>,
-    /// Conditions of each of its definitions.
-    conditions: Vec<Vec<String>>,
+    definitions: Vec<Definition>,
+}
+
+/// One of a symbol's definitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Definition {
+    /// Whether it has a prompt.
+    settable: bool,
+    /// All that has to hold for it: of itself, and of the menus and blocks that it stands in.
+    conditions: Vec<String>,
 }
 
 /// The symbols of a tree.
@@ -124,7 +132,8 @@ impl Symbols {
     }
 
     fn read(&mut self, text: &str) {
-        let mut reader = Reader { symbols: self, ifs: Vec::new(), choice: None, current: None, help: Help::No };
+        let mut reader =
+            Reader { symbols: self, blocks: Vec::new(), choice: None, current: Current::Nothing, help: Help::No };
         // A backslash at the end of a line joins the next one to it.
         let mut joined = String::new();
         for line in text.lines() {
@@ -142,13 +151,15 @@ impl Symbols {
 }
 
 impl Symbol {
-    /// What the files ask for before it can be set, one line for each of its definitions.
+    /// What the files ask for before it can be set, one line for each of the definitions that let it be.
     pub(super) fn needs(&self) -> Vec<String> {
-        let lines = self.conditions.iter().map(|all| match all.as_slice() {
+        let settable = self.definitions.iter().filter(|definition| definition.settable);
+        let lines = settable.map(|definition| match definition.conditions.as_slice() {
             [one] => one.clone(),
             several => several.iter().map(|one| wrapped(one)).collect::<Vec<_>>().join(" && "),
         });
         let mut lines: Vec<_> = lines.collect();
+        lines.dedup();
         // One definition without conditions is enough.
         if lines.iter().any(String::is_empty) {
             lines.clear();
@@ -170,11 +181,20 @@ enum Help {
     Inside(usize),
 }
 
+/// What the next lines are about.
+enum Current {
+    Nothing,
+    Symbol(String),
+    /// The innermost block.
+    Menu,
+}
+
 struct Reader<'a> {
     symbols: &'a mut Symbols,
-    ifs: Vec<String>,
+    /// The menus and `if`s around, each with its conditions.
+    blocks: Vec<Vec<String>>,
     choice: Option<usize>,
-    current: Option<String>,
+    current: Current,
     help: Help,
 }
 
@@ -201,18 +221,22 @@ impl Reader<'_> {
             "choice" => {
                 self.symbols.choices += 1;
                 self.choice = Some(self.symbols.choices);
-                self.current = None;
+                self.current = Current::Nothing;
             }
-            "endchoice" => (self.choice, self.current) = (None, None),
+            "endchoice" => (self.choice, self.current) = (None, Current::Nothing),
             "if" => {
-                self.ifs.push(plain(rest));
-                self.current = None;
+                self.blocks.push(vec![plain(rest)]);
+                self.current = Current::Nothing;
             }
-            "endif" => {
-                self.ifs.pop();
-                self.current = None;
+            "menu" => {
+                self.blocks.push(Vec::new());
+                self.current = Current::Menu;
             }
-            "menu" | "endmenu" | "mainmenu" | "comment" | "source" | "rsource" | "osource" => self.current = None,
+            "endif" | "endmenu" => {
+                self.blocks.pop();
+                self.current = Current::Nothing;
+            }
+            "mainmenu" | "comment" | "source" | "rsource" | "osource" => self.current = Current::Nothing,
             "help" | "---help---" => self.help = Help::Begins,
             "bool" | "tristate" | "def_bool" | "def_tristate" => self.kind(Kind::Bool, word, rest),
             "string" | "def_string" => self.kind(Kind::Text, word, rest),
@@ -230,12 +254,12 @@ impl Reader<'_> {
 
     fn define(&mut self, name: &str) {
         if !is_symbol(name) {
-            return self.current = None;
+            return self.current = Current::Nothing;
         }
         let symbol = self.symbols.symbols.entry(name.to_owned()).or_default();
-        symbol.conditions.push(self.ifs.clone());
+        symbol.definitions.push(Definition { settable: false, conditions: self.blocks.concat() });
         symbol.choice = self.choice.or(symbol.choice);
-        self.current = Some(name.to_owned());
+        self.current = Current::Symbol(name.to_owned());
     }
 
     fn kind(&mut self, kind: Kind, word: &str, rest: &str) {
@@ -254,6 +278,9 @@ impl Reader<'_> {
         if let Some(symbol) = self.current() {
             symbol.settable = true;
         }
+        if let Some(definition) = self.definition() {
+            definition.settable = true;
+        }
         if let Some(condition) = after.trim_start().strip_prefix("if") {
             self.condition(condition);
         }
@@ -261,13 +288,23 @@ impl Reader<'_> {
 
     fn condition(&mut self, condition: &str) {
         let condition = plain(condition);
-        if let Some(conditions) = self.current().and_then(|symbol| symbol.conditions.last_mut()) {
+        let conditions = match &self.current {
+            Current::Nothing => None,
+            Current::Symbol(_) => self.definition().map(|definition| &mut definition.conditions),
+            Current::Menu => self.blocks.last_mut(),
+        };
+        if let Some(conditions) = conditions {
             conditions.push(condition);
         }
     }
 
     fn current(&mut self) -> Option<&mut Symbol> {
-        self.symbols.symbols.get_mut(self.current.as_ref()?)
+        let Current::Symbol(name) = &self.current else { return None };
+        self.symbols.symbols.get_mut(name)
+    }
+
+    fn definition(&mut self) -> Option<&mut Definition> {
+        self.current()?.definitions.last_mut()
     }
 }
 

@@ -63,6 +63,18 @@ fn kconfig_files_tell_kind_choice_and_conditions() {
 }
 
 #[test]
+fn a_menu_has_conditions_and_what_cannot_be_set_gives_no_reason() {
+    let symbols = Symbols::parse(
+        "menu \"Features\"\ndepends on LIMITED\nconfig ADC\n  bool \"ADC\"\n  depends on HAVE_ADC\nif MORE\nconfig ALSO\n  \
+         bool \"Also\"\nendif\nendmenu\nconfig ADC\n  bool\n  default y\n  depends on HAVE_ADC\nconfig FREE\n  \
+         bool \"Free\"\n",
+    );
+    assert_eq!(symbols.get("ADC").unwrap().needs(), ["LIMITED && HAVE_ADC"]);
+    assert_eq!(symbols.get("ALSO").unwrap().needs(), ["LIMITED && MORE"]);
+    assert_eq!(symbols.get("FREE").unwrap().needs(), [""; 0]);
+}
+
+#[test]
 fn a_request_is_written_as_kconfig_reads_it() {
     let request = request(&["CONFIG_MACH_TWO=y", "MACH_ONE=n", "OFFSET=8000", "SPEED=07", r#"PINS="!PA1,\"""#]);
     let text = "# CONFIG_MACH_ONE is not set\nCONFIG_MACH_TWO=y\nCONFIG_OFFSET=0x8000\n\
