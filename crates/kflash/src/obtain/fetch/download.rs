@@ -321,8 +321,10 @@ impl Part<'_> {
 /// A file on this machine; of a longer one, one byte more than `limit`.
 fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     // Opening a FIFO would wait for a writer.
-    if !fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::new(ErrorKind::InvalidInput, "not a file"));
+    let found = fs::metadata(path)?;
+    if !found.is_file() {
+        let what = if found.is_dir() { "a directory, not the index in it" } else { "not a file" };
+        return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
