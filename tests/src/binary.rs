@@ -18,6 +18,11 @@ pub fn static_binary_for(target: &str, name: &str) -> PathBuf {
     fresh(target_dir().join(target).join("release").join(name), "make test-binaries")
 }
 
+/// The program `name` of the package `of`, as `cargo test` of the workspace builds it, too. Panics as [`static_binary`] does.
+pub fn debug_binary(name: &str, of: &str) -> PathBuf {
+    fresh(target_dir().join("debug").join(name), &format!("cargo build --package {of}"))
+}
+
 /// The program `name` of `tests/examples/`, which `cargo test` without further words builds, too. Panics as
 /// [`static_binary`] does.
 pub fn example(name: &str) -> PathBuf {

@@ -6,6 +6,7 @@ mod detect;
 mod double;
 mod klippy;
 mod moonraker;
+mod pod;
 mod process;
 mod python_client;
 mod quiesce;

@@ -54,8 +54,14 @@ impl Served {
         Self { server, klipper, dir }
     }
 
+    /// What the pod's containers share.
     pub fn shared(&self) -> PathBuf {
-        self.dir.path().join("shared")
+        self.file("shared")
+    }
+
+    /// A file of the test's own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// `kubectl-kflash` with these arguments, and nothing of our environment.
@@ -102,14 +108,19 @@ pub async fn run(mut command: Command) -> Output {
     task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
 }
 
+/// Sends a signal to a process.
+pub fn send(name: &str, process: u32) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
+    assert!(sent.unwrap().success());
+}
+
 /// A sidecar that runs.
 pub struct Sidecar(Child);
 
 impl Sidecar {
     /// Sends it a signal: `TERM`, `KILL`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
-        assert!(sent.unwrap().success());
+        send(name, self.0.id());
     }
 
     /// How it ended.
@@ -260,7 +271,7 @@ async fn a_server_without_sidecars_is_told_apart_before_anything_is_stopped() {
 #[tokio::test]
 async fn a_person_runs_a_flash() {
     let served = Served::new().await;
-    let file = |name: &str| served.dir.path().join(name);
+    let file = |name: &str| served.file(name);
     fs::write(file("config.toml"), CONFIG).unwrap();
     fs::write(file("klipper.bin"), TestImage::klipper("stm32f446xx", 0x0800_8000).build()).unwrap();
     let command = |more: &[&str]| {

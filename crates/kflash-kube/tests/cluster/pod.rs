@@ -1,0 +1,255 @@
+//! The pod's containers in their order, as processes, on a simulated board: quiesce, flash, restore.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
+
+use kflash::boards;
+use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation};
+use kflash::exit::ExitCode;
+use kflash_sim::board::{Contents, Options, VirtualBoard};
+use kflash_sim::firmware::TestImage;
+use kflash_sim::mount::live::Live;
+use kflash_sim::mount::usbip::server::Server;
+use kflash_sim::mount::{self, Mount, QUEUE};
+use serde_json::Value;
+use tests::binary::debug_binary;
+
+use crate::bench::LEASE;
+use crate::process::{Served, Sidecar, send};
+
+const BOARD: &str = "btt-octopus-v1.1-f446";
+const OLD: &str = "v0.12.0-1-g0ldf1rmw";
+const NEW: &str = "v0.13.0-2-gnewf1rmw";
+/// Where the application starts behind Katapult.
+const START: u32 = 0x0800_8000;
+
+/// A node with a board behind Katapult, which erases and writes as slowly as a real one.
+struct Node {
+    served: Served,
+    board: SocketAddr,
+    firmware: PathBuf,
+}
+
+/// The container with the device.
+struct Flasher {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let served = Served::new().await;
+        let (profile, chip) = boards::find(BOARD).unwrap();
+        let image = |version: &str| TestImage::klipper(&chip.mcu[0], START).version(version).build();
+        let firmware = served.file("klipper.bin");
+        fs::write(&firmware, image(NEW)).unwrap();
+        fs::create_dir(served.file("run")).unwrap();
+        let contents = Contents {
+            bootloader: "katapult".into(),
+            application: Some((START, image(OLD))),
+            known: vec![(START, image(NEW))],
+            uid: *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36",
+        };
+        let (controls, queue) = sync_channel(QUEUE);
+        let server = Server::listen("127.0.0.1:0".parse().unwrap(), &controls).unwrap();
+        let board = server.address();
+        thread::spawn(move || {
+            let mut board = VirtualBoard::with_options(&profile, &chip, contents, Options::default()).unwrap();
+            board.power(Duration::ZERO, true);
+            let port = "1-1".parse().unwrap();
+            let mut live = Live::new(board, chip, Duration::from_secs(1), port, None, Box::new(|_| ()));
+            mount::serve(&mut live, Mount::Usbip(server), &controls, &queue).unwrap();
+        });
+        Self { served, board, firmware }
+    }
+
+    /// A pod's beginning, with an empty directory: what quiesce decides.
+    async fn begin(&self, arguments: &[&str]) -> (Sidecar, Gate) {
+        fs::remove_dir_all(self.served.shared()).unwrap();
+        fs::create_dir(self.served.shared()).unwrap();
+        let sidecar = self.served.quiesce(&[&["--trust-silence", "--mcu", "mcu"], arguments].concat());
+        let gate = self.served.started().await;
+        (sidecar, gate)
+    }
+
+    /// The container with the device begins.
+    fn flash(&self, port: &str, firmware: &str) -> Flasher {
+        let mut command = Command::new(debug_binary("kflash", "kflash-cli"));
+        command
+            .args(["flash", "--json", "--no-moonraker", "--board", BOARD, "--firmware", firmware])
+            .arg(format!("--device=usbip://{}/{port}", self.board))
+            .arg("--shared")
+            .arg(self.served.shared())
+            .arg("--termination-message")
+            .arg(self.served.file("termination"))
+            .arg("--host-root")
+            .arg(self.served.file("run").parent().unwrap())
+            .arg("--cache-dir")
+            .arg(self.served.file("cache"))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        Flasher { child, said }
+    }
+
+    fn flash_well(&self) -> Flasher {
+        self.flash("1-1", self.firmware.to_str().unwrap())
+    }
+
+    /// A pod from its beginning to its end; what its flash came to.
+    async fn pod(&self, port: &str, firmware: &str) -> Summary {
+        let (sidecar, gate) = self.begin(&[]).await;
+        assert_eq!(gate, Gate::Open);
+        let code = self.flash(port, firmware).end();
+        self.end(sidecar, code).await
+    }
+
+    /// The kubelet ends the sidecar once the container with the device has ended with `code`.
+    async fn end(&self, sidecar: Sidecar, code: Option<i32>) -> Summary {
+        let left: Summary = serde_json::from_slice(&fs::read(self.served.file("termination")).unwrap()).unwrap();
+        assert_eq!(code, Some(left.exit_code.into()), "{left:?}");
+        assert_eq!(self.served.server.replicas(&self.served.klipper), 0, "Klipper is back too early");
+        sidecar.signal("TERM");
+        let output = sidecar.end().await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        self.assert_given_back();
+        let noted = self.annotation(annotation::RESULT);
+        assert_eq!(serde_json::from_value::<Summary>(noted).unwrap(), left);
+        left
+    }
+
+    #[track_caller]
+    fn assert_given_back(&self) {
+        assert_eq!((self.served.server.replicas(&self.served.klipper), self.served.owed()), (1, Value::Null));
+    }
+
+    fn annotation(&self, name: &str) -> Value {
+        let lease = self.served.server.lease(LEASE);
+        lease["metadata"]["annotations"][name]
+            .as_str()
+            .map(|json| serde_json::from_str(json).unwrap())
+            .unwrap_or_default()
+    }
+
+    fn confirmed(&self) -> Option<Confirmed> {
+        serde_json::from_value(self.annotation(annotation::CONFIRMED)["mcu"].clone()).ok()
+    }
+}
+
+impl Flasher {
+    /// Reads on until a line holds `text`.
+    fn until(&mut self, text: &str) {
+        let found = self.said.by_ref().map(Result::unwrap).any(|line| line.contains(text));
+        assert!(found, "no line holds {text}");
+    }
+
+    /// How it ended.
+    fn end(mut self) -> Option<i32> {
+        self.said.by_ref().for_each(drop);
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[tokio::test]
+async fn the_board_is_flashed_and_klipper_given_back() {
+    let node = Node::new().await;
+    let firmware = node.firmware.to_str().unwrap();
+    let left = node.pod("1-1", firmware).await;
+    assert_eq!((left.result, left.before.as_deref(), left.now.as_deref()), (Outcome::Flashed, Some(OLD), Some(NEW)));
+    let confirmed = node.confirmed().unwrap();
+    assert_eq!((confirmed.version.as_str(), Some(confirmed.sha256)), (NEW, left.sha256));
+    assert_eq!(node.pod("1-1", firmware).await.result, Outcome::AlreadyCurrent);
+    assert_eq!(node.confirmed().unwrap().version, NEW);
+}
+
+#[tokio::test]
+async fn klipper_is_given_back_however_the_flash_fails() {
+    let node = Node::new().await;
+    let firmware = node.firmware.to_str().unwrap();
+    let garbage = node.served.file("garbage.bin");
+    fs::write(&garbage, vec![0x55; 9000]).unwrap();
+    let wrong = node.served.file("wrong.bin");
+    fs::write(&wrong, TestImage::klipper("stm32g0b1xx", 0x0800_2000).build()).unwrap();
+    for (port, firmware, exit) in [
+        ("1-9", firmware, ExitCode::NotFound),
+        ("1-1", "/absent", ExitCode::Usage),
+        ("1-1", garbage.to_str().unwrap(), ExitCode::Usage),
+        ("1-1", wrong.to_str().unwrap(), ExitCode::Refused),
+    ] {
+        let left = node.pod(port, firmware).await;
+        assert_eq!((left.result, left.exit), (Outcome::Failed, exit), "{left:?}");
+        assert_eq!(node.confirmed(), None);
+    }
+    assert_eq!(node.pod("1-1", firmware).await.result, Outcome::Flashed);
+}
+
+#[tokio::test]
+async fn a_refusal_opens_no_device() {
+    let node = Node::new().await;
+    // The pod is ready by then, and nobody answers.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sidecar = node.served.quiesce(&["--moonraker", "http://127.0.0.1:9"]);
+    let gate = node.served.started().await;
+    assert!(matches!(gate, Gate::Refused { exit: ExitCode::Busy, .. }), "{gate:?}");
+    let code = node.flash("1-9", "/absent").end();
+    assert_eq!(code, Some(ExitCode::Busy.code().into()));
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.end().await.status.code(), Some(0));
+    node.assert_given_back();
+}
+
+#[tokio::test]
+async fn a_pod_that_is_told_to_end_leaves_the_board_whole_and_gives_klipper_back() {
+    for (phase, exit, result) in [
+        (r#""phase":"enter""#, ExitCode::Cancelled, Outcome::Failed),
+        (r#""phase":"write","done""#, ExitCode::Ok, Outcome::Flashed),
+        (r#""phase":"confirm""#, ExitCode::Ok, Outcome::Flashed),
+    ] {
+        let node = Node::new().await;
+        let (sidecar, gate) = node.begin(&[]).await;
+        assert_eq!(gate, Gate::Open);
+        let mut flasher = node.flash_well();
+        flasher.until(phase);
+        send("TERM", flasher.child.id());
+        let code = flasher.end();
+        let left = node.end(sidecar, code).await;
+        assert_eq!((left.result, left.exit), (result, exit), "{phase}: {left:?}");
+        assert_eq!(node.confirmed().is_some(), result == Outcome::Flashed);
+    }
+    // While the sidecar waits for Klipper's end, or just has decided.
+    let node = Node::new().await;
+    let sidecar = node.served.quiesce(&["--trust-silence"]);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.end().await.status.code(), Some(0));
+    node.assert_given_back();
+}
+
+#[tokio::test]
+async fn a_node_that_dies_after_the_first_erase_is_continued_by_a_new_pod() {
+    let node = Node::new().await;
+    let (sidecar, _) = node.begin(&[]).await;
+    let mut flasher = node.flash_well();
+    flasher.until(r#""phase":"write","done""#);
+    send("KILL", flasher.child.id());
+    sidecar.signal("KILL");
+    flasher.end();
+    sidecar.end().await;
+    assert_eq!((node.served.server.replicas(&node.served.klipper), node.served.owed()), (0, "1".into()));
+
+    // The same Job, an empty directory, and a board in its bootloader.
+    let left = node.pod("1-1", node.firmware.to_str().unwrap()).await;
+    assert_eq!((left.result, left.now.as_deref()), (Outcome::Flashed, Some(NEW)), "{left:?}");
+    assert_eq!(left.before, None);
+    assert_eq!(node.confirmed().unwrap().version, NEW);
+}
