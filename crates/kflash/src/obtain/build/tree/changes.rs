@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::TreeError;
 use super::files;
 use super::git::{Git, Repository, paths};
+use super::{TreeError, at_once};
 
 /// Where a Kalico tree takes firmware modules that a person adds. git is told to ignore them; the build takes them in.
 const MODULES: &str = "src/extras";
@@ -25,15 +25,16 @@ impl Changes {
     /// The changes in the work tree `dir`.
     pub fn of(git: &Git<'_>, repository: &Repository, dir: &Path) -> Result<Self, TreeError> {
         let status = ["status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames"];
-        let status = git.read(repository, &status)?;
-        // `XY path`, where X and Y are the states in index and work tree.
-        let entries = status.split(|&byte| byte == 0).filter_map(|entry| entry.get(3..));
-        let tracked = entries.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
-        let mut untracked = BTreeSet::new();
         // The tree's own .gitignore counts, a person's does not: installers of plugins hide sources from git there.
         let mut list = vec!["ls-files", "--others", "-z", "--exclude-per-directory=.gitignore"];
         list.extend(files::LEFT_BEHIND.iter().flat_map(|pattern| ["--exclude", *pattern]));
-        for path in paths(&git.read(repository, &list)?) {
+        let (status, list) = at_once(|| git.read(repository, &status), || git.read(repository, &list));
+        // `XY path`, where X and Y are the states in index and work tree.
+        let status = status?;
+        let entries = status.split(|&byte| byte == 0).filter_map(|entry| entry.get(3..));
+        let tracked = entries.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
+        let mut untracked = BTreeSet::new();
+        for path in paths(&list?) {
             untracked.extend(listed(dir, path)?);
         }
         if dir.join(MODULES).is_dir() {

@@ -17,6 +17,7 @@ mod version;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 pub use error::TreeError;
 pub use snapshot::Snapshot;
@@ -72,14 +73,15 @@ impl Tree {
         }
         let repository =
             Repository { git_dir: dir.join(".git"), work_tree: Some(dir.clone()), place: dir.display().to_string() };
-        let looked = Looked::at(&git, &repository, &dir)?;
+        let (looked, origin) = at_once(|| Looked::at(&git, &repository, &dir), || origin(&git, &repository));
+        let looked = looked?;
         let changes_sha256 = if looked.changes.is_empty() { None } else { Some(looked.changes.digest(&dir, None)?) };
         Ok(Self {
             app,
             version: looked.version,
-            committed: Some(committed(&git, &repository, &looked.commit)?),
+            committed: Some(looked.committed),
             commit: Some(looked.commit),
-            origin: origin(&git, &repository)?,
+            origin: origin?,
             changes_sha256,
             source: Source::WorkTree { dir, repository },
         })
@@ -226,6 +228,7 @@ impl Tree {
 /// What git says of a work tree.
 struct Looked {
     commit: String,
+    committed: Timestamp,
     version: String,
     changes: Changes,
 }
@@ -233,13 +236,16 @@ struct Looked {
 impl Looked {
     fn at(git: &Git<'_>, repository: &Repository, dir: &Path) -> Result<Self, TreeError> {
         let commit = git.line(repository, &["rev-parse", "--verify", "HEAD^{commit}"])?;
-        let mut version = git.line(repository, &["describe", "--always", "--tags", "--long", &commit])?;
-        let changes = Changes::of(git, repository, dir)?;
+        let (version, (committed, changes)) = at_once(
+            || git.line(repository, &["describe", "--always", "--tags", "--long", &commit]),
+            || at_once(|| committed(git, repository, &commit), || Changes::of(git, repository, dir)),
+        );
+        let (mut version, committed, changes) = (version?, committed?, changes?);
         // What `--dirty` adds. With it, git would lock the index and write it.
         if !changes.tracked.is_empty() {
             version.push_str("-dirty");
         }
-        Ok(Self { commit, version, changes })
+        Ok(Self { commit, committed, version, changes })
     }
 }
 
@@ -249,6 +255,15 @@ fn committed(git: &Git<'_>, repository: &Repository, commit: &str) -> Result<Tim
     let line = git.line(repository, &["rev-list", "--max-count=1", "--timestamp", commit])?;
     let seconds = line.split(' ').next().and_then(|seconds| seconds.parse().ok());
     Ok(Timestamp::of_seconds(seconds.unwrap_or_default()))
+}
+
+/// Does both at once: they wait for git, and a build whose image is in the cache waits for little else.
+fn at_once<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let a = scope.spawn(a);
+        let b = b();
+        (a.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), b)
+    })
 }
 
 /// The URL of `origin`, else of any remote.

@@ -238,7 +238,7 @@ fn a_checkout_that_was_written_into_is_made_anew() {
 fn many_copies_at_once() {
     let bench = Bench::new();
     let tree = bench.look();
-    let all = std::thread::scope(|scope| {
+    let all = thread::scope(|scope| {
         let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| bench.snapshot(&tree).unwrap())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
