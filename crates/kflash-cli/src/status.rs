@@ -21,9 +21,10 @@ use self::row::Row;
 use self::survey::Survey;
 use self::target::Subject;
 use crate::args::Shared;
+use crate::builds::Builds;
 use crate::detect::query::Query;
 use crate::failure::Failure;
-use crate::render;
+use crate::render::{self, Screen};
 use crate::signal;
 use crate::target::find_board;
 use crate::tree::{TreeArgs, environment};
@@ -114,16 +115,17 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         vec![Ok(file); asked.len()]
     } else {
         let (cache, environment) = (shared.cache()?, environment());
-        let offers = Offers {
-            shared,
+        let builds = Builds {
             config: &config,
             tree: &args.tree,
             cache: &cache,
             environment: &environment,
             interrupt: &interrupt,
             no_build: args.no_build,
+            json: shared.json,
+            screen: &Screen::default(),
         };
-        offers.of(survey.subjects(), &asked, &asker)
+        Offers { shared, builds }.of(survey.subjects(), &asked, &asker)
     };
     let rows = survey.subjects().iter().zip(asked).zip(&offers);
     let rows: Vec<_> = rows.map(|((subject, asked), offered)| Row::of(subject, asked, offered)).collect();

@@ -6,20 +6,19 @@ mod fetched;
 
 use std::path::Path;
 
-use kflash::config::{Config, Source};
+use kflash::config::Source;
 use kflash::exit::ExitCode;
-use kflash::flash::{FlashError, Heard, Interrupt};
+use kflash::flash::{FlashError, Heard};
 use kflash::klipper::dictionary::Dictionary;
-use kflash::obtain::build::{Environment, Order};
-use kflash::obtain::cache::Cache;
+use kflash::obtain::build::Order;
 
 use self::built::Build;
 use super::heard::{Asked, Asker};
 use super::target::{Subject, Target};
 use crate::args::Shared;
+use crate::builds::Builds;
 use crate::failure::Failure;
 use crate::firmware;
-use crate::tree::TreeArgs;
 
 /// The firmware that a board would be given.
 #[derive(Clone)]
@@ -46,18 +45,8 @@ pub type Offered = Result<Offer, NoOffer>;
 pub struct Offers<'a> {
     /// The options of every verb.
     pub shared: &'a Shared,
-    /// The configuration.
-    pub config: &'a Config,
-    /// Which tree.
-    pub tree: &'a TreeArgs,
-    /// The cache.
-    pub cache: &'a Cache,
-    /// What builds see of the environment.
-    pub environment: &'a Environment,
-    /// Stops them.
-    pub interrupt: &'a Interrupt,
-    /// Whether only what the cache holds is offered.
-    pub no_build: bool,
+    /// How firmware is built.
+    pub builds: Builds<'a>,
 }
 
 /// A board of the list, by its place in it, and the route that its firmware is for.
@@ -90,7 +79,7 @@ impl Offers<'_> {
             match build {
                 Build::Made(offered) => offers[wanted.at] = offered,
                 // Without a tree or a toolchain it is fetched, if it may be.
-                Build::Cannot(_) if self.config.fetch.is_some() && may_be_fetched(wanted.target) => {
+                Build::Cannot(_) if self.builds.config.fetch.is_some() && may_be_fetched(wanted.target) => {
                     fetches.push(wanted);
                 }
                 Build::Cannot(none) => offers[wanted.at] = Err(none),

@@ -1,9 +1,8 @@
 //! What a tree builds for boards: from the cache, else built now.
 
 use super::{NoOffer, Offer, Offered, Offers, Wanted};
-use crate::builds::{Builds, Built};
+use crate::builds::Built;
 use crate::failure::Failure;
-use crate::render::Screen;
 use crate::tree::NoTree;
 
 /// What came of building.
@@ -27,17 +26,7 @@ impl Offers<'_> {
                 Err(none) => builds.push((one, Build::Made(Err(none)))),
             }
         }
-        let of = Builds {
-            config: self.config,
-            tree: self.tree,
-            cache: self.cache,
-            environment: self.environment,
-            interrupt: self.interrupt,
-            no_build: self.no_build,
-            json: self.shared.json,
-            screen: &Screen::default(),
-        };
-        builds.extend(ordered.into_iter().zip(of.of(orders).into_iter().map(|built| self.offer(built))));
+        builds.extend(ordered.into_iter().zip(self.builds.of(orders).into_iter().map(|built| self.offer(built))));
         builds
     }
 
@@ -46,7 +35,7 @@ impl Offers<'_> {
         let none = match built {
             Built::Firmware(firmware) => {
                 return Build::Made(match firmware.entry.image.dictionary {
-                    Some(dictionary) => Ok(Offer { dictionary, options: self.tree.options() }),
+                    Some(dictionary) => Ok(Offer { dictionary, options: self.builds.tree.options() }),
                     None => Err("the image holds no data dictionary".into()),
                 });
             }

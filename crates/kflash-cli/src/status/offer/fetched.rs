@@ -22,7 +22,7 @@ impl Offers<'_> {
             (Display::new(self.shared.json, std::iter::empty(), Screen::default()), SystemClock::new());
         let mut progress = display.board(None);
         let Means { net, source } = &means;
-        let fetcher = Fetcher { net, cache: self.cache, clock: &clock, interrupt: self.interrupt };
+        let fetcher = Fetcher { net, cache: self.builds.cache, clock: &clock, interrupt: self.builds.interrupt };
         let believed = fetcher.index(source, &mut |event| progress.event(&event));
         let offers = match &believed {
             Err(error) => every(wanted, &NoOffer { why: error.to_string(), exit: error.exit() }),
