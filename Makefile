@@ -4,7 +4,7 @@ KFLASH := $(or $(CARGO_TARGET_DIR),target)/release/kflash
 STATIC := x86_64-unknown-linux-musl
 STATIC_ARM := aarch64-unknown-linux-musl
 
-.PHONY: demo test lint test-binaries
+.PHONY: demo test lint test-binaries images
 
 demo:
 	tools/debian-packages demo
@@ -32,3 +32,7 @@ lint:
 test-binaries:
 	cargo build --release --locked --target $(STATIC) --package kflash-cli --package kflash-sim
 	cargo build --release --locked --target $(STATIC_ARM) --package kflash-cli
+
+# The container images, for amd64 and arm64: archives in target/images, or with REGISTRY=NAME pushed there.
+images:
+	tools/images $(if $(REGISTRY),--registry $(REGISTRY))
