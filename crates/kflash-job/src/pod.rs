@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kflash::cluster::label;
 use kflash::config::{Board, Cluster, Printer};
+use kflash::identify::Selector;
 
 use crate::config_toml::From;
 use crate::metadata::{lease_name, token};
@@ -232,14 +233,15 @@ fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
             }
         }
         Access::Unprivileged => {
-            let printer = printer.name.clone();
+            let name = printer.name.clone();
             match cluster.resource.clone() {
-                None => return Err(JobError::NoResource { printer }),
+                None if printer.boards.iter().all(over_the_network) => {}
+                None => return Err(JobError::NoResource { printer: name }),
                 Some(resource) if shape.quiesce == Quiesce::Sidecar && cluster.token.as_ref() == Some(&resource) => {
-                    return Err(JobError::Deadlock { printer, resource });
+                    return Err(JobError::Deadlock { printer: name, resource });
                 }
-                Some(resource) => one(resource),
-            };
+                Some(resource) => drop(one(resource)),
+            }
             least()
         }
     };
@@ -269,6 +271,11 @@ fn kflash(verb: &str, printer: &Printer) -> Vec<String> {
 fn mcu(board: &Board) -> String {
     let unnamed = board.name == "mcu" || board.name == board.board.to_ascii_lowercase();
     if unnamed { "mcu".to_owned() } else { format!("mcu {}", board.name) }
+}
+
+/// Whether a board is reached without any device of the node.
+fn over_the_network(board: &Board) -> bool {
+    board.device.iter().all(|device| matches!(device, Selector::Tcp(_) | Selector::Usbip { .. }))
 }
 
 fn given_path() -> String {

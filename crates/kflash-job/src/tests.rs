@@ -324,6 +324,13 @@ fn what_a_pod_cannot_do_is_said_before() {
     let unprivileged = Shape { access: Access::Unprivileged, ..usual() };
     let error = made(&with(", resource = \"squat.ai/serial\"", ""), &unprivileged, None).unwrap_err();
     assert!(matches!(error, JobError::NoResource { .. }), "{error}");
+    let elsewhere = parsed(
+        &CONFIG
+            .replace(r#"["1-1.4", "290034001751333038363536"]"#, r#"["tcp://ender-gateway:3333"]"#)
+            .replace(", resource = \"squat.ai/serial\"", ""),
+    );
+    let manifests = made(&elsewhere, &unprivileged, None).unwrap();
+    assert_eq!(container(&value(&manifests[1]), "kflash")["resources"], Value::Null);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn the_configuration_in_an_overlay_is_one() {
 }
 
 #[test]
-fn under_a_gitops_tool_no_job_is_removed_by_time() {
+fn under_a_tool_that_applies_again_no_job_is_removed_by_time() {
     let folder = TempDir::new().unwrap();
     let copied = Command::new("cp").arg("-r").arg(root().join("k8s-jobs")).arg(folder.path()).status().unwrap();
     assert!(copied.success());
@@ -178,6 +178,14 @@ fn under_a_gitops_tool_no_job_is_removed_by_time() {
             }),
         ),
         ("flux", json!({ "kustomize.toolkit.fluxcd.io/force": "enabled" })),
+        (
+            "helm-hook",
+            json!({
+                "helm.sh/hook": "pre-upgrade",
+                "helm.sh/hook-delete-policy": "before-hook-creation",
+                "helm.sh/hook-weight": "0",
+            }),
+        ),
     ] {
         let text = format!("resources: [../overlays/hostpath]\ncomponents: [../components/{tool}]\n");
         fs::write(mine.join("kustomization.yaml"), text).unwrap();
