@@ -3,6 +3,8 @@
 pub mod query;
 mod text;
 
+use std::path::Path;
+
 use kflash::board::Profile;
 use kflash::boards;
 use kflash::chip::Chip;
@@ -16,9 +18,10 @@ use serde::Serialize;
 use self::query::{Answer, Query};
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::probe::{self, FoundProbe};
 use crate::render;
 
-/// Lists every board on this host, without touching one
+/// Lists every board and debug probe on this host, without touching one
 ///
 /// Reads sysfs and /proc alone: port path, names, what the board runs, which boards it may be and why, and who holds it
 /// open. Other USB devices are counted, not listed.
@@ -28,7 +31,7 @@ use crate::render;
   kflash detect --query
   kflash detect --device /dev/ttyAMA0 --query=all")]
 pub struct Args {
-    /// Ask each board what it runs: Klipper's identify, Katapult's CONNECT
+    /// Ask each board what it runs: Klipper's identify, Katapult's CONNECT; and each debug probe which chip is behind it
     ///
     /// What is behind a UART, and behind a USB-UART bridge of which no board's profile says that opening it is harmless, is
     /// only asked with --query=all: opening the port may reset it, and it may be no board at all. A port that somebody
@@ -44,6 +47,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Detection {
     boards: Vec<Found>,
+    /// Debug probes.
+    probes: Vec<FoundProbe>,
     /// USB devices that are no boards, as far as USB tells.
     others: usize,
     /// The directories that were read, or found missing.
@@ -64,7 +69,11 @@ struct Found {
 pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let known = boards::builtin().map_err(|error| Failure::new(ExitCode::Internal, error.to_string()))?;
     let (host, _) = SystemHost::new(&shared.host_root).with_selectors(args.device.clone());
-    let detection = detect(&host, &known, args.query)?;
+    let mut detection = detect(&host, &known, args.query)?;
+    // Probes are looked for on this machine itself, whatever is mounted where.
+    if shared.host_root == Path::new("/") {
+        detection.probes = probe::list(&known, args.query.is_some(), host.clock());
+    }
     if shared.json {
         render::result_json(&detection);
     } else {
@@ -85,7 +94,7 @@ fn detect(host: &SystemHost, known: &[(Profile, Chip)], query: Option<Query>) ->
         let answer = query.map(|query| query::ask(host, &device, &holders, query, harmless));
         Found { device, candidates, holders, answer }
     });
-    Ok(Detection { boards: found.collect(), others, looked_at: scan.looked_at })
+    Ok(Detection { boards: found.collect(), probes: Vec::new(), others, looked_at: scan.looked_at })
 }
 
 /// Whether every board that it may be lets its port be opened without a reset; not if it may be none that is known.

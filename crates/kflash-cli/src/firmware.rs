@@ -28,7 +28,7 @@ pub struct Firmware {
 }
 
 /// How firmware is built, or fetched.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub struct Made {
     /// The way of flashing that firmware is built or fetched for, as `kflash boards BOARD` names it [default: the
     /// configuration's, else the first that nothing contradicts which the device shows]

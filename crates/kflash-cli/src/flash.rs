@@ -11,6 +11,7 @@ use crate::firmware::FirmwareOrElse;
 use crate::gate::Gate;
 use crate::memory;
 use crate::pod::Pod;
+use crate::probe::ProbeArgs;
 use crate::report;
 use crate::session::Session;
 use crate::target::Target;
@@ -27,6 +28,9 @@ use crate::target::Target;
 ///
 /// If the board runs this very firmware already, nothing is written and the exit code is 0.
 ///
+/// With --via swd, the chip is flashed through a debug probe, whatever it holds; what runs is confirmed over the board's
+/// own cable, whose device is known by the chip's unique id.
+///
 /// A printer whose Moonraker is configured is asked first: while it prints, and if it cannot be asked, nothing is done.
 /// Several boards are flashed at once; a failure on one stops no other, and the exit code is that of the worst.
 #[derive(clap::Args, Debug)]
@@ -38,6 +42,7 @@ use crate::target::Target;
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
   kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
   kflash flash -b btt-octopus-v1.1-f446 --previous
+  kflash flash -b btt-octopus-v1.1-f446 -f klipper.bin --via swd
   kflash flash --printer voron
   kflash flash --all --simulate
   kflash flash -b btt-octopus-v1.1-f446 --simulate
@@ -48,6 +53,8 @@ pub struct Args {
     target: Target,
     #[command(flatten)]
     firmware: FirmwareOrElse,
+    #[command(flatten, next_help_heading = "Through a debug probe")]
+    probe: ProbeArgs,
     #[command(flatten, next_help_heading = None::<&str>)]
     gate: Gate,
     /// Write even if the board runs this very firmware already
@@ -73,7 +80,10 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         };
         session.run(
             &|flasher, ready, events| {
-                let mut report = flasher.flash(&ready.request, events)?;
+                let mut report = match args.probe.flash(flasher, &ready.request, events) {
+                    Some(flashed) => flashed?,
+                    None => flasher.flash(&ready.request, events)?,
+                };
                 let remember =
                     |firmware| memory::remember(&shared.cache()?, &report, &ready.request.profile.id, firmware);
                 if let Some(Err(error)) = ready.firmware.as_ref().map(remember) {

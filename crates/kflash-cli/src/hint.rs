@@ -108,6 +108,31 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
             }
             _ => "run the same again when you like".into(),
         },
+        FailureKind::NoProbe => "`kflash detect` lists the debug probes that are plugged in: CMSIS-DAP v2, ST-Link v2 \
+            and v3, J-Link"
+            .into(),
+        FailureKind::SeveralProbes => "name the one that is meant with --probe VID:PID:SERIAL; `kflash detect` lists \
+            them"
+            .into(),
+        FailureKind::ProbeDenied { .. } => "`sudo kflash doctor --udev` installs a rule that gives access to debug \
+            probes; then unplug the probe and plug it in again. In a container, its node below /dev/bus/usb has to be \
+            there and writable"
+            .into(),
+        FailureKind::ProbeHeld => "stop what uses the probe: another kflash, OpenOCD, a debugger".into(),
+        FailureKind::NoChip => {
+            let pins = by_hand.swd.as_deref().unwrap_or("the board's SWD pins");
+            format!("has the board power of its own, and do SWDIO, SWCLK and GND lead from the probe to {pins}?")
+        }
+        FailureKind::HeldInReset => "let go of the board's reset button; a reset line that the probe shares with \
+            something else may be held by it"
+            .into(),
+        FailureKind::WrongChip => "is it the board that was named? `kflash detect --query` says which chip is behind \
+            the probe"
+            .into(),
+        FailureKind::Locked => "--unlock lifts the chip's read protection, which ERASES ALL OF IT, bootloader \
+            included: `kflash install-bootloader` then puts both back"
+            .into(),
+        FailureKind::NoDefinition => "`kflash boards BOARD` lists the ways that it can be flashed".into(),
         FailureKind::Other => return None,
     };
     Some(hint)
@@ -259,6 +284,15 @@ mod tests {
             FailureKind::Mismatch,
             FailureKind::Taken,
             FailureKind::Interrupted,
+            FailureKind::NoProbe,
+            FailureKind::SeveralProbes,
+            FailureKind::ProbeDenied { probe: "0d28:0204 (DAPLink)".into() },
+            FailureKind::ProbeHeld,
+            FailureKind::NoChip,
+            FailureKind::HeldInReset,
+            FailureKind::WrongChip,
+            FailureKind::Locked,
+            FailureKind::NoDefinition,
             FailureKind::Other,
         ];
         for kind in &kinds {
@@ -283,6 +317,15 @@ mod tests {
                 | FailureKind::Mismatch
                 | FailureKind::Taken
                 | FailureKind::Interrupted
+                | FailureKind::NoProbe
+                | FailureKind::SeveralProbes
+                | FailureKind::ProbeDenied { .. }
+                | FailureKind::ProbeHeld
+                | FailureKind::NoChip
+                | FailureKind::HeldInReset
+                | FailureKind::WrongChip
+                | FailureKind::Locked
+                | FailureKind::NoDefinition
                 | FailureKind::Other => {}
             }
         }

@@ -1,6 +1,8 @@
 //! The `kflash` command: one file per verb, renderers, hints. stdout carries the result, stderr everything else.
 
 mod args;
+#[cfg(feature = "swd")]
+mod backup;
 mod boards;
 mod build;
 mod builds;
@@ -19,6 +21,7 @@ mod hint;
 #[cfg_attr(not(feature = "moonraker"), path = "host_version/unknown.rs")]
 mod host_version;
 mod inspect;
+mod install;
 #[cfg(feature = "job")]
 mod job;
 mod memory;
@@ -26,6 +29,8 @@ mod obtain;
 mod picture;
 mod plan;
 mod pod;
+#[cfg_attr(not(feature = "swd"), path = "probe/none.rs")]
+mod probe;
 #[cfg(feature = "fetch")]
 mod publish;
 mod render;
@@ -71,6 +76,9 @@ enum Verb {
     Plan(plan::Args),
     Flash(flash::Args),
     Verify(verify::Args),
+    InstallBootloader(install::Args),
+    #[cfg(feature = "swd")]
+    Backup(backup::Args),
     #[cfg(feature = "fetch")]
     Fetch(fetch::Args),
     #[cfg(feature = "fetch")]
@@ -107,6 +115,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Plan(args) => plan::run(args, &cli.shared),
         Verb::Flash(args) => flash::run(args, &cli.shared),
         Verb::Verify(args) => verify::run(args, &cli.shared),
+        Verb::InstallBootloader(args) => install::run(args, &cli.shared),
+        #[cfg(feature = "swd")]
+        Verb::Backup(args) => backup::run(args, &cli.shared),
         #[cfg(feature = "fetch")]
         Verb::Fetch(args) => fetch::run(args, &cli.shared),
         #[cfg(feature = "fetch")]

@@ -35,7 +35,7 @@ pub fn remember(cache: &Cache, report: &Report, board: &BoardId, firmware: &Obta
     let image = match report.outcome {
         Outcome::Flashed => Some(keep(cache, board, firmware)?),
         // What was not written was not compared: only its dictionary is known.
-        Outcome::AlreadyCurrent | Outcome::DictionaryMatches | Outcome::BytesMatch => None,
+        Outcome::AlreadyCurrent | Outcome::DictionaryMatches | Outcome::BytesMatch | Outcome::Installed => None,
     };
     let seen = |firmware: &Firmware, image| {
         Some(Ran {

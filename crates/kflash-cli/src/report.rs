@@ -41,6 +41,10 @@ impl session::Outcome for Report {
                 let before = version(&self.before).map(|before| format!(" in place of {before}")).unwrap_or_default();
                 format!("flashed and confirmed in {}: {now}{before}", took(self))
             }
+            Outcome::Installed => match &self.now {
+                Some(_) => format!("installed and confirmed in {}: {now}", took(self)),
+                None => format!("installed and confirmed in {}", took(self)),
+            },
             Outcome::AlreadyCurrent => format!("nothing to do: it runs {now} already"),
             Outcome::DictionaryMatches => format!("runs {now}: the dictionaries are equal"),
             Outcome::BytesMatch => format!("holds and runs {now}: every byte is equal"),
@@ -59,7 +63,7 @@ impl session::Outcome for Report {
 /// The same in short, for a pod's termination message.
 pub fn summary(report: &Report, request: &Request) -> Summary {
     let result = match report.outcome {
-        Outcome::Flashed => cluster::Outcome::Flashed,
+        Outcome::Flashed | Outcome::Installed => cluster::Outcome::Flashed,
         Outcome::AlreadyCurrent | Outcome::DictionaryMatches | Outcome::BytesMatch => cluster::Outcome::AlreadyCurrent,
     };
     let version = |firmware: &Option<Firmware>| firmware.as_ref().map(|firmware| firmware.version.clone());
@@ -78,6 +82,7 @@ pub fn summary(report: &Report, request: &Request) -> Summary {
 fn text(report: &Report, request: &Request) -> String {
     let what = match report.outcome {
         Outcome::Flashed => format!("Flashed and confirmed in {}", took(report)),
+        Outcome::Installed => format!("Installed and confirmed in {}", took(report)),
         Outcome::AlreadyCurrent => "Nothing to do: it runs this very firmware already".into(),
         Outcome::DictionaryMatches => "It runs this firmware: the dictionaries are equal".into(),
         Outcome::BytesMatch => "It holds and runs this firmware: every byte is equal".into(),
@@ -99,7 +104,7 @@ fn text(report: &Report, request: &Request) -> String {
     if let Some(by_id) = report.device.tty.as_ref().and_then(|tty| tty.by_id.as_ref()) {
         entry(&mut text, "serial", &by_id.display().to_string());
     }
-    if report.outcome == Outcome::Flashed {
+    if matches!(report.outcome, Outcome::Flashed | Outcome::Installed) {
         let phases =
             [Phase::Look, Phase::Enter, Phase::Erase, Phase::Write, Phase::ReadBack, Phase::Start, Phase::Confirm];
         let times = phases.iter().filter_map(|phase| {

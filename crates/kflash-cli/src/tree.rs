@@ -17,7 +17,7 @@ use crate::render;
 pub const HOST: &str = "host";
 
 /// Which tree.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub struct TreeArgs {
     /// The Klipper or Kalico tree: a directory, taken as it is and never written to [default: the configuration's, else
     /// ~/klipper, else ~/kalico]

@@ -185,7 +185,7 @@ impl VirtualBoard {
             .next()
             .flatten();
         let mut board = Self {
-            resident: resident(installed.kind, &silicon, options.katapult.version.as_deref()),
+            resident: resident(installed.kind, &silicon, &options, installed.app_start.0),
             silicon,
             judge: Judge::new(contents.known),
             app_start: installed.app_start.0,
@@ -246,6 +246,15 @@ impl VirtualBoard {
                 self.enter(now, State::Off);
             }
         }
+    }
+
+    /// Puts other contents into the flash, as a debug probe does, past whatever runs. All of it, from its start.
+    pub fn set_flash(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let start = self.silicon.chip.flash_start.0;
+        self.silicon.flash.preload(start, bytes)?;
+        // What reads as erased is.
+        self.silicon.flash.forget_blank();
+        Ok(())
     }
 
     /// Presses and releases the reset button.
@@ -485,9 +494,10 @@ impl VirtualBoard {
     }
 }
 
-fn resident(kind: BootloaderKind, silicon: &Silicon, version: Option<&str>) -> Resident {
+fn resident(kind: BootloaderKind, silicon: &Silicon, options: &Options, app_start: u32) -> Resident {
+    let version = options.katapult.version.as_deref();
     let mcu = silicon.chip.mcu.first().map_or("", String::as_str);
-    let image = TestImage::katapult(mcu, silicon.boot_base());
+    let image = TestImage::katapult(mcu, silicon.boot_base()).starting(app_start);
     match kind {
         BootloaderKind::None => Resident::None,
         BootloaderKind::Katapult => Resident::Katapult(image.version(version.unwrap_or("v0.0.1")).build()),

@@ -18,6 +18,8 @@ const ROOM_FOR_FULL_DICTIONARY: usize = 12 * 1024;
 const KATAPULT_SIGNATURE: &[u8; 8] = b"CanBoot!";
 /// `cpsid i`: the first instruction of every reset handler.
 const CPSID_I: [u8; 2] = [0x72, 0xb6];
+/// How a handler goes on, so that a core that really executes it does not run into what is no code: `b .`.
+const HANDLER: [u8; 4] = [CPSID_I[0], CPSID_I[1], 0xfe, 0xe7];
 
 /// What an image is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct TestImage {
     pub built_for: BuiltFor,
     /// Formats of commands that it lacks, as a build from before they existed: `get_uptime`.
     pub lacks: Vec<String>,
+    /// Where Katapult starts applications, which its code holds as a word.
+    pub starts: Option<u32>,
     /// Makes another image of the same description.
     pub seed: u64,
 }
@@ -93,6 +97,7 @@ impl TestImage {
             clock_freq,
             built_for: BuiltFor::Usb,
             lacks: Vec::new(),
+            starts: None,
             seed: 0,
         }
     }
@@ -118,6 +123,12 @@ impl TestImage {
             stack_pointer: klipper.stack_pointer - 8,
             ..klipper
         }
+    }
+
+    /// The same, where Katapult starts applications at `starts`.
+    #[must_use]
+    pub fn starting(self, starts: u32) -> Self {
+        Self { starts: Some(starts), ..self }
     }
 
     /// The same with another version, and so other bytes everywhere.
@@ -182,7 +193,7 @@ impl TestImage {
         let reset = self.start + reset_at as u32 + 1;
         let default_handler = if from_ram { 0x2000_7a61 } else { reset + 0x14 };
         self.write_vector_table(&mut bytes[..table_end], reset, default_handler);
-        bytes[reset_at..reset_at + 2].copy_from_slice(&CPSID_I);
+        bytes[reset_at..reset_at + 4].copy_from_slice(&HANDLER);
         bytes[dictionary_at..dictionary_at + stream.len()].copy_from_slice(&stream);
 
         let literal_at = (!from_ram).then_some(if reset_at > 0x3000 { 0x2498 } else { table_end });
@@ -200,7 +211,10 @@ impl TestImage {
         let reset = self.start + reset_at as u32 + 1;
         self.write_vector_table(&mut bytes[..SHORT_TABLE], reset, reset + 0x40);
         bytes[SHORT_TABLE..reset_at].copy_from_slice(KATAPULT_SIGNATURE);
-        bytes[reset_at..reset_at + 2].copy_from_slice(&CPSID_I);
+        bytes[reset_at..reset_at + 4].copy_from_slice(&HANDLER);
+        if let Some(starts) = self.starts {
+            put(&mut bytes, 0x400, starts);
+        }
         let mut strings = vec![0];
         for text in [&self.mcu, &self.version] {
             strings.extend_from_slice(text.as_bytes());

@@ -195,6 +195,13 @@ impl Nor {
         Ok(())
     }
 
+    /// Takes every unit that reads as erased for erased.
+    pub(crate) fn forget_blank(&mut self) {
+        for (programmed, unit) in self.programmed.iter_mut().zip(self.data.chunks(self.unit)) {
+            *programmed = unit.iter().any(|&byte| byte != 0xff);
+        }
+    }
+
     /// Erases the sector that holds `addr`, from `now` on; returns when it is done.
     pub(crate) fn erase(&mut self, now: Duration, addr: u32) -> Result<Duration, Refusal> {
         let Some(sector) = self.sector(addr) else {

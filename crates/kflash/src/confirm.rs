@@ -1,7 +1,11 @@
 //! Stage 7: is the board back, and does it run the image?
 
+#[cfg(feature = "swd")]
+pub(crate) mod of_chip;
+
 use std::time::Duration;
 
+use crate::addr::FlashAddr;
 use crate::board::BootloaderKind;
 use crate::discover::{Device, Mode};
 use crate::enter::{HANDS_LIMIT, elsewhere};
@@ -14,12 +18,16 @@ use crate::klipper::client::{Client, KlipperError};
 use crate::klipper::dictionary::Dictionary;
 use crate::link::LinkError;
 use crate::plan::Plan;
+use crate::proto::Bootloader as _;
+use crate::proto::katapult::{self, Katapult};
 
 /// How long a started application may take to enumerate.
 const RETURN_LIMIT: Duration = Duration::from_secs(20);
 /// How long udev and its helpers may keep a returned port.
 const NODE_LIMIT: Duration = Duration::from_secs(5);
 const NODE_POLL: Duration = Duration::from_millis(50);
+/// Where a profile names no rate for Katapult; USB ignores it.
+const KATAPULT_BAUD: u32 = 250_000;
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long what is behind a UART may take to reset and start again: no enumeration tells when it does.
 const UART_RESET: Duration = Duration::from_millis(500);
@@ -46,6 +54,55 @@ pub(crate) fn confirm(run: &mut Run<'_>, plan: &Plan, by_hand: bool) -> Result<C
     run.begin(Phase::Confirm, "resetting it once more: does the resident bootloader start it?");
     let check = prove_boot_path(run, client, by_hand)?;
     Ok(Confirmed { dictionary, checks: vec![check] })
+}
+
+/// Waits for Katapult, or what it starts, at the device's place.
+pub(crate) fn katapult(run: &mut Run<'_>, app_start: FlashAddr) -> Result<Check, FlashError> {
+    run.begin(Phase::Confirm, format!("waiting for Katapult at {}", run.place()));
+    let place = run.place().clone();
+    let started = |device: &Device| matches!(device.mode, Mode::Klipper | Mode::Katapult);
+    match follow::wait_for(run.host, &place, RETURN_LIMIT, None, started) {
+        Ok(Waited::Found(device)) => run.device = *device,
+        Ok(_) => {
+            let what =
+                format!("neither Katapult nor an application came to {place} within {} s", RETURN_LIMIT.as_secs());
+            return Err(not_back(run, &what));
+        }
+        Err(error) => return Err(not_back(run, &error.to_string())),
+    }
+    katapult_answers(run, app_start)
+}
+
+/// Asks Katapult where it starts applications; an application that runs is proof enough.
+fn katapult_answers(run: &mut Run<'_>, app_start: FlashAddr) -> Result<Check, FlashError> {
+    let name = "Katapult starts applications where this board's lie".to_owned();
+    if run.device.mode == Mode::Klipper {
+        let evidence = format!("it starts the application that lay there: see {}", run.device.place);
+        return Ok(Check { name, verdict: Verdict::Agrees, evidence });
+    }
+    let link = open(run, KATAPULT_BAUD)?;
+    let lost = |run: &Run<'_>, what: String| {
+        run.failed(FlashError::new(ExitCode::Lost, FailureKind::DidNotReturn, BoardState::Written, what))
+    };
+    let product = run.device.usb.as_ref().and_then(|usb| usb.product.as_deref());
+    let prime = product.is_some_and(katapult::needs_priming);
+    let katapult = Katapult::connect(link, run.host.clock(), prime);
+    let start = match &katapult {
+        Ok(katapult) => katapult.info().app_start,
+        Err(error) => {
+            let what = format!("written and verified, but Katapult does not answer at {}: {error}", run.device.place);
+            return Err(lost(run, what));
+        }
+    };
+    if start != Some(app_start) {
+        let says = start.map_or("no address".to_owned(), |start| start.to_string());
+        let what = format!(
+            "written and verified, but Katapult at {} starts applications at {says} and not at {app_start}",
+            run.device.place
+        );
+        return Err(lost(run, what));
+    }
+    Ok(Check { name, verdict: Verdict::Agrees, evidence: format!("Katapult says {app_start}") })
 }
 
 /// Resets the application, waits until it is back, and proves that it was reset: on USB by its enumeration, on a UART by
@@ -120,7 +177,14 @@ fn not_proven(run: &Run<'_>) -> FlashError {
 /// BOOT0 is still set, so that the boot path cannot be proven: asks the person to release it.
 fn release_boot0(run: &mut Run<'_>) -> Result<(), FlashError> {
     let undo = run.request.profile.hands.boot0_undo.clone();
-    let instruction = undo.unwrap_or_else(|| "release BOOT0 and reset the board".into());
+    let empty_check = run.request.chip.rom_dfu.as_ref().is_some_and(|rom| rom.empty_check);
+    let instruction = if empty_check {
+        // A chip that was blank when it was switched on starts its ROM at every reset until it is switched on again.
+        let undo = undo.map_or_else(String::new, |undo| format!("{undo}; then "));
+        format!("{undo}switch the board off and on")
+    } else {
+        undo.unwrap_or_else(|| "release BOOT0 and reset the board".into())
+    };
     if run.hands {
         run.emit(Event::HandsNeeded { instruction: instruction.clone(), wait_s: HANDS_LIMIT.as_secs() });
         let place = run.place().clone();
@@ -130,7 +194,8 @@ fn release_boot0(run: &mut Run<'_>) -> Result<(), FlashError> {
             return Ok(());
         }
     }
-    let message = "written, verified and seen running, but BOOT0 is still set: that it starts by itself is not proven";
+    let why = if empty_check { "BOOT0 is still set, or the chip was blank at power-on" } else { "BOOT0 is still set" };
+    let message = format!("written, verified and seen running, but {why}: that it starts by itself is not proven");
     Err(run.failed(FlashError::new(
         ExitCode::Enter,
         FailureKind::HandsNeeded { instruction },
@@ -158,21 +223,18 @@ fn await_image<'a>(run: &mut Run<'a>, start: Start) -> Result<(Client<'a>, Dicti
     let dictionary = client.dictionary().clone();
     match &run.request.image.dictionary {
         Some(wanted) if wanted.sha256 == dictionary.sha256 => Ok((client, dictionary)),
-        _ => {
-            let message = format!(
-                "written and verified, but the device at {} runs {} {}",
-                run.place(),
-                dictionary.app.escape_debug(),
-                dictionary.version.escape_debug()
-            );
-            Err(run.failed(FlashError::new(
-                ExitCode::Lost,
-                FailureKind::RunsSomethingElse,
-                BoardState::Written,
-                message,
-            )))
-        }
+        _ => Err(runs_something_else(run, &dictionary)),
     }
+}
+
+fn runs_something_else(run: &Run<'_>, dictionary: &Dictionary) -> FlashError {
+    let message = format!(
+        "written and verified, but the device at {} runs {} {}",
+        run.device.place,
+        dictionary.app.escape_debug(),
+        dictionary.version.escape_debug()
+    );
+    run.failed(FlashError::new(ExitCode::Lost, FailureKind::RunsSomethingElse, BoardState::Written, message))
 }
 
 fn no_answer(run: &Run<'_>, error: &KlipperError) -> FlashError {

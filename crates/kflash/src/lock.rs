@@ -105,6 +105,7 @@ fn file_name(place: &Place) -> String {
         Place::Tty(node) => ("tty", node.strip_prefix("/dev").unwrap_or(node).display().to_string()),
         Place::Tcp(address) => ("tcp", address.clone()),
         Place::Usbip { server, busid } => ("usbip", format!("{server}_{busid}")),
+        Place::Probe(probe) => ("probe", probe.clone()),
     };
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' };
     format!("kflash.{kind}-{}.lock", name.chars().map(plain).take(150).collect::<String>())

@@ -235,6 +235,7 @@ impl Host for SystemHost {
             }
             Place::Tcp(address) => Ok(Box::new(TcpLink::connect(address)?)),
             Place::Usb(_) | Place::Tty(_) => Ok(Box::new(self.settled(device, || self.open_tty(device, baud))?)),
+            Place::Probe(_) => Err(LinkError::Unsupported { what: "a byte stream" }),
         }
     }
 
@@ -242,7 +243,7 @@ impl Host for SystemHost {
         match &device.place {
             Place::Usb(_) => Ok(Box::new(self.settled(device, || self.open_node(device))?)),
             Place::Usbip { server, busid } => Ok(Box::new(import(device, server, busid)?)),
-            Place::Tty(_) | Place::Tcp(_) => Err(LinkError::Unsupported { what: "USB" }),
+            Place::Tty(_) | Place::Tcp(_) | Place::Probe(_) => Err(LinkError::Unsupported { what: "USB" }),
         }
     }
 

@@ -4,7 +4,9 @@
 mod algorithm;
 mod bench;
 mod connect;
+mod desk;
 mod flash;
+mod flows;
 mod locked;
 mod sweep;
 mod trouble;

@@ -35,7 +35,12 @@ fn found(device: Device) -> Found {
 }
 
 fn shown(boards: Vec<Found>, others: usize) -> String {
-    text::of(&Detection { boards, others, looked_at: vec!["/sys/bus/usb/devices".into(), "/dev/serial/by-id".into()] })
+    text::of(&Detection {
+        boards,
+        probes: vec![],
+        others,
+        looked_at: vec!["/sys/bus/usb/devices".into(), "/dev/serial/by-id".into()],
+    })
 }
 
 #[test]

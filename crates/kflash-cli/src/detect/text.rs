@@ -13,6 +13,12 @@ use crate::sheet::{Sheet, shown};
 const MOST_LISTED: usize = 6;
 
 pub(super) fn of(detection: &Detection) -> String {
+    let probes: Vec<_> = detection.probes.iter().map(crate::probe::text).collect();
+    let boards = boards(detection);
+    if probes.is_empty() { boards } else { format!("{boards}\n{}", probes.join("\n")) }
+}
+
+fn boards(detection: &Detection) -> String {
     if detection.boards.is_empty() {
         let looked_at =
             detection.looked_at.iter().map(|path| format!("  looked at {}\n", shown(&path.to_string_lossy())));

@@ -116,6 +116,6 @@ fn selector(place: &Place) -> Option<Selector> {
     match place {
         Place::Usb(path) => Some(Selector::UsbPath(path.clone())),
         Place::Tty(path) => Some(Selector::Tty(path.clone())),
-        Place::Tcp(_) | Place::Usbip { .. } => None,
+        Place::Tcp(_) | Place::Usbip { .. } | Place::Probe(_) => None,
     }
 }

@@ -45,6 +45,8 @@ pub enum Place {
         /// The device's bus id on that server, such as `1-1`.
         busid: String,
     },
+    /// Behind a debug probe, which is named as `--probe` takes it.
+    Probe(String),
 }
 
 /// What a device is at the moment, as its USB ids and names tell.
@@ -224,6 +226,7 @@ impl fmt::Display for Place {
             Self::Tty(path) => write!(f, "{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp://{address}"),
             Self::Usbip { server, busid } => write!(f, "usbip://{server}/{busid}"),
+            Self::Probe(probe) => write!(f, "debug probe {probe}"),
         }
     }
 }

@@ -99,6 +99,27 @@ pub enum FailureKind {
     Taken,
     /// A signal asked to stop.
     Interrupted,
+    /// No debug probe is plugged in, or none that fits.
+    NoProbe,
+    /// Several debug probes would do.
+    SeveralProbes,
+    /// The debug probe may not be opened.
+    ProbeDenied {
+        /// The probe.
+        probe: String,
+    },
+    /// The debug probe is held by another program.
+    ProbeHeld,
+    /// No chip answers at the debug probe.
+    NoChip,
+    /// The chip at the debug probe is held in reset.
+    HeldInReset,
+    /// Another chip than the board's answers at the debug probe.
+    WrongChip,
+    /// The chip at the debug probe is read-protected; erasing all of it would lift that.
+    Locked,
+    /// kflash does not know how to flash this chip through a debug probe.
+    NoDefinition,
     /// Anything else.
     Other,
 }

@@ -1,6 +1,9 @@
 //! The seven stages in a row.
 
+#[cfg(feature = "swd")]
+mod by_probe;
 mod failure;
+mod install;
 mod route;
 mod run;
 
@@ -9,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
+#[cfg(feature = "swd")]
+pub use self::by_probe::{Backup, Through};
 pub use self::failure::{BoardState, FailureKind, FlashError};
 pub use self::route::{Heard, Suggestion, Unheard, Wanted};
 pub(crate) use self::run::Run;
@@ -96,6 +101,8 @@ pub struct Report {
 pub enum Outcome {
     /// Written, read back, started and confirmed.
     Flashed,
+    /// A bootloader was installed, alone or with an application; read back, started and confirmed.
+    Installed,
     /// The running dictionary is the image's: nothing was written.
     AlreadyCurrent,
     /// `verify`: the running dictionary is the image's.

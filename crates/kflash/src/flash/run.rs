@@ -60,7 +60,26 @@ impl<'a> Run<'a> {
         let scan = host.scan()?;
         let (found, _) = identify::select(&scan, &request.selectors, &request.profile, &request.chip)?;
         let lock = host.lock(&found).map_err(|error| FlashError::from(error).at(&found.place))?;
-        let mut run = Self {
+        let mut run = Self::new(flasher, request, found, lock, events);
+        run.refuse_held()?;
+        match (run.device.mode, cable_of(&run.device)) {
+            (Mode::Klipper, _) => run.ask_usb()?,
+            (_, Cable::Uart) if open_uart => run.ask_uart()?,
+            _ => {}
+        }
+        Ok(run)
+    }
+
+    /// A run on a device that was found and locked.
+    pub fn new(
+        flasher: &'a Flasher<'_>,
+        request: &'a Request,
+        found: Device,
+        lock: Box<dyn Any + Send>,
+        events: Events<'a>,
+    ) -> Self {
+        let host = flasher.host;
+        Self {
             host,
             interrupt: flasher.interrupt,
             hands: flasher.hands,
@@ -75,14 +94,7 @@ impl<'a> Run<'a> {
             notes: Vec::new(),
             events,
             _lock: lock,
-        };
-        run.refuse_held()?;
-        match (run.device.mode, cable_of(&run.device)) {
-            (Mode::Klipper, _) => run.ask_usb()?,
-            (_, Cable::Uart) if open_uart => run.ask_uart()?,
-            _ => {}
         }
-        Ok(run)
     }
 
     /// Everything known now, for a plan.

@@ -208,6 +208,7 @@ pub fn describe(device: &Device) -> String {
         Mode::Unknown => match device.place {
             Place::Tty(_) => "tty",
             Place::Tcp(_) => "byte stream",
+            Place::Probe(_) => "debug probe",
             Place::Usb(_) | Place::Usbip { .. } => "unknown",
         },
     };

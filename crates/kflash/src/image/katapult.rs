@@ -1,12 +1,16 @@
 //! Katapult images, told by the signature before their reset handler and by the strings that they hold.
 
-use super::{KatapultStrings, Start, StartEvidence, VectorTable};
-use crate::addr::FlashAddr;
+use std::collections::BTreeSet;
+
+use super::{Image, KatapultStrings, Start, StartEvidence, VectorTable};
+use crate::addr::{FlashAddr, FlashRange};
 
 /// Eight bytes before the reset handler, by which Klipper finds Katapult. Klipper images hold them too, elsewhere.
 const SIGNATURE: &[u8] = b"CanBoot!";
 /// Vector tables are aligned to this, so that the reset vector's low byte tells where in the image the handler is.
 const ALIGNMENT: u32 = 0x100;
+/// Applications start at the start of a sector, of which the smallest have 1 KiB.
+const START_ALIGNMENT: u32 = 0x400;
 /// First letters of the MCU names that Katapult is built for.
 const FAMILIES: [&[u8]; 4] = [b"stm32", b"lpc17", b"rp2040", b"rp2350"];
 /// The longest MCU name or version.
@@ -22,6 +26,22 @@ pub(super) fn find(image: &[u8], table: VectorTable) -> Option<(KatapultStrings,
         })?;
     let start = Start { addr: FlashAddr(start), evidence: StartEvidence::KatapultSignature { at: handler_at - 8 } };
     Some((strings(image), start))
+}
+
+impl Image {
+    /// Where an image of Katapult starts applications: the addresses behind it in `flash` that its code holds as a word
+    /// and that an application can start at. Every build looked at holds exactly one (F446, G0B1, RP2040 of 902f335).
+    pub fn starts_applications_at(&self, flash: FlashRange) -> Vec<FlashAddr> {
+        let Some(start) = self.start.as_ref().map(|start| start.addr) else { return Vec::new() };
+        let Ok(image) = self.placed(start) else { return Vec::new() };
+        let range = image.range();
+        let bytes = image.bytes(range);
+        let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap_or_default()));
+        let starts = words
+            .map(FlashAddr)
+            .filter(|addr| addr.0.is_multiple_of(START_ALIGNMENT) && *addr >= range.end() && flash.contains(*addr));
+        starts.collect::<BTreeSet<_>>().into_iter().collect()
+    }
 }
 
 /// The MCU's name, and the version that follows it, both ended by zero. What comes before the name need not be zero.

@@ -17,12 +17,12 @@ use super::route::{Chosen, cable_of, cable_of_build};
 use super::{Known, Target};
 
 /// A check of two sides that either agree or not.
-fn check(name: &str, agrees: bool, evidence: String) -> Check {
+pub(super) fn check(name: &str, agrees: bool, evidence: String) -> Check {
     Check { name: name.into(), verdict: if agrees { Verdict::Agrees } else { Verdict::Disagrees }, evidence }
 }
 
 /// A check that cannot be made yet, or not at all.
-fn open(name: &str, verdict: Verdict, evidence: &str) -> Check {
+pub(super) fn open(name: &str, verdict: Verdict, evidence: &str) -> Check {
     Check { name: name.into(), verdict, evidence: evidence.into() }
 }
 
@@ -267,7 +267,7 @@ fn no_katapult_overwritten(known: &Known<'_>, chosen: &Chosen<'_>, target: &Targ
 /// What no device and no image can tell.
 pub fn not_provable(known: &Known<'_>, chosen: &Chosen<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
-    if cable_of(known.device) == Cable::Usb {
+    if chosen.route.cable == Cable::Usb {
         checks.push(open(
             "image is built for this board's crystal",
             Verdict::NotProvable,

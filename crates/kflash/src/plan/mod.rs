@@ -3,7 +3,9 @@
 //! A plan is made twice: before the bootloader is entered, from what can be known without resetting the board, and
 //! again with the bootloader's own word.
 
+mod by_probe;
 pub(crate) mod checks;
+mod install;
 mod operations;
 mod route;
 
@@ -11,7 +13,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use self::install::{Parts, install};
 use self::operations::Layout;
+use self::route::Chosen;
 pub use self::route::cable_of;
 pub(crate) use self::route::{Head, Seen, suggest};
 use crate::addr::{FlashAddr, FlashRange};
@@ -171,9 +175,23 @@ pub enum Fate {
 /// Makes a plan, or says what disagrees.
 pub fn make(known: &Known<'_>) -> Result<Plan, Refusal> {
     let mut checks = checks::image(known);
-    let Some(chosen) = route::choose(known, &mut checks) else {
-        return Err(Refusal { checks, protected: false });
-    };
+    match route::choose(known, &mut checks) {
+        Some(chosen) => complete(known, &chosen, checks),
+        None => Err(Refusal { checks, protected: false }),
+    }
+}
+
+/// Makes a plan for the chip behind a debug probe, or says what disagrees.
+pub fn make_by_probe(known: &Known<'_>) -> Result<Plan, Refusal> {
+    let mut checks = by_probe::image(known);
+    match by_probe::choose(known, &mut checks) {
+        Some((route, bootloader)) => complete(known, &Chosen { route: &route, bootloader }, checks),
+        None => Err(Refusal { checks, protected: false }),
+    }
+}
+
+/// The plan for a way that was chosen.
+fn complete(known: &Known<'_>, chosen: &Chosen<'_>, mut checks: Vec<Check>) -> Result<Plan, Refusal> {
     let app_start = chosen.bootloader.app_start;
     let image = match known.image.placed(app_start) {
         Ok(image) => image,
@@ -183,16 +201,16 @@ pub fn make(known: &Known<'_>) -> Result<Plan, Refusal> {
             return Err(Refusal { checks, protected: false });
         }
     };
-    let Some(layout) = Layout::new(known, &chosen, image.range()) else {
+    let Some(layout) = Layout::new(known, chosen, image.range()) else {
         let evidence =
             format!("image takes {}, which whole blocks take past the end of the address space", image.range());
         checks.push(Check { name: "image fits the flash".into(), verdict: Verdict::Disagrees, evidence });
         return Err(Refusal { checks, protected: false });
     };
-    checks.extend(checks::placement(known, &chosen, &layout, image.range()));
-    checks.extend(checks::running(known, &chosen, &layout));
-    checks.extend(checks::target(known, &chosen, &layout));
-    checks.extend(checks::not_provable(known, &chosen));
+    checks.extend(checks::placement(known, chosen, &layout, image.range()));
+    checks.extend(checks::running(known, chosen, &layout));
+    checks.extend(checks::target(known, chosen, &layout));
+    checks.extend(checks::not_provable(known, chosen));
     if checks.iter().any(|check| check.verdict == Verdict::Disagrees) {
         let protected =
             known.target.is_some_and(|target| target.info.protocol == Protocol::Dfuse && target.head.is_none());
@@ -204,8 +222,8 @@ pub fn make(known: &Known<'_>) -> Result<Plan, Refusal> {
         route: chosen.route.clone(),
         bootloader: chosen.bootloader.kind,
         app_start,
-        operations: operations::operations(known, &chosen, &layout),
-        regions: operations::regions(known, &chosen, &layout),
+        operations: operations::operations(known, chosen, &layout),
+        regions: operations::regions(known, chosen, &layout),
         checks,
         warnings: known.warnings(chosen.route.protocol),
         already_current: known.already_current(),

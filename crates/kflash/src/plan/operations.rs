@@ -48,7 +48,12 @@ impl Layout {
         Some(Self { written, sectors, block })
     }
 
-    fn after(&self, addr: FlashAddr) -> Option<FlashRange> {
+    /// What is written last: it holds the vector table.
+    pub fn first_block(&self) -> FlashRange {
+        FlashRange { start: self.written.start, size: self.block.min(self.written.size) }
+    }
+
+    pub fn after(&self, addr: FlashAddr) -> Option<FlashRange> {
         FlashRange::between(addr, self.written.end()).filter(|range| !range.is_empty())
     }
 }
@@ -108,7 +113,7 @@ fn sector_by_sector(layout: &Layout, blank: WayBack, begun: WayBack) -> Vec<Plan
         plan(Op::Erase { sector }, blank);
     }
     let written = layout.written;
-    let first_block = FlashRange { start: written.start, size: layout.block.min(written.size) };
+    let first_block = layout.first_block();
     if let Some(rest) = layout.after(first_block.end()) {
         plan(Op::Write { range: rest }, blank);
     }

@@ -31,16 +31,7 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
     let profile = known.profile;
     let with_bootloader = |route: &'a Route| Some(Chosen { route, bootloader: profile.bootloader_of(route)? });
     let start = image_start(known);
-    let layouts: Vec<_> = profile.bootloaders.iter().map(|b| format!("{} with {}", b.app_start, b.id)).collect();
-    let behind: Vec<_> = profile.bootloaders.iter().filter(|b| Some(b.app_start) == start).collect();
-    checks.push(Check {
-        name: "image start is one of this board's".into(),
-        verdict: if behind.is_empty() { Verdict::Disagrees } else { Verdict::Agrees },
-        evidence: match start {
-            Some(start) => format!("image starts at {start}; this board's applications at {}", layouts.join(", ")),
-            None => format!("image does not tell; this board's applications start at {}", layouts.join(", ")),
-        },
-    });
+    let behind = behind(known, checks);
     let left: Vec<_> = profile.routes.iter().filter_map(with_bootloader).collect();
     let (left, others): (Vec<_>, Vec<_>) =
         left.into_iter().partition(|chosen| Some(chosen.bootloader.app_start) == start);
@@ -104,6 +95,23 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
         None => {}
     }
     narrowing.left.first().copied()
+}
+
+/// The bootloaders that the image can lie behind.
+pub(super) fn behind<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Vec<&'a InstalledBootloader> {
+    let start = image_start(known);
+    let all = &known.profile.bootloaders;
+    let layouts: Vec<_> = all.iter().map(|b| format!("{} with {}", b.app_start, b.id)).collect();
+    let behind: Vec<_> = all.iter().filter(|b| Some(b.app_start) == start).collect();
+    checks.push(Check {
+        name: "image start is one of this board's".into(),
+        verdict: if behind.is_empty() { Verdict::Disagrees } else { Verdict::Agrees },
+        evidence: match start {
+            Some(start) => format!("image starts at {start}; this board's applications at {}", layouts.join(", ")),
+            None => format!("image does not tell; this board's applications start at {}", layouts.join(", ")),
+        },
+    });
+    behind
 }
 
 /// What was seen of a board before there is an image for it.
@@ -206,7 +214,7 @@ pub(crate) fn suggest<'a>(seen: &Seen<'a>, checks: &mut Vec<Check>) -> Option<Ch
 
 impl BootloaderKind {
     /// Whether `resident`, found before an application that starts elsewhere, is of this kind.
-    fn is(self, resident: Resident) -> bool {
+    pub(super) fn is(self, resident: Resident) -> bool {
         match resident {
             Resident::Katapult => self == Self::Katapult,
             Resident::Other => self == Self::Vendor,

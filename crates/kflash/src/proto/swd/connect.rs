@@ -7,7 +7,7 @@ use probe_rs::architecture::arm::memory::ArmMemoryInterface;
 use probe_rs::architecture::arm::sequences::DefaultArmSequence;
 use probe_rs::architecture::arm::{ArmError, FullyQualifiedApAddress};
 use probe_rs::config::DebugSequence;
-use probe_rs::{Permissions, Session};
+use probe_rs::{MemoryInterface as _, Permissions, Session};
 
 use super::controller::Protection;
 use super::definition::Definition;
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::proto::{Access, ProtoError, Protocol, Sector, TargetInfo};
 
 /// The access port to the core's bus, on every chip that kflash knows.
-const CORE_AP: FullyQualifiedApAddress = FullyQualifiedApAddress::v1_with_default_dp(0);
+pub(super) const CORE_AP: FullyQualifiedApAddress = FullyQualifiedApAddress::v1_with_default_dp(0);
 /// Its vector catches (ARMv7-M §C1.6.5).
 const DEMCR: u64 = 0xe000_edfc;
 /// S_RESET_ST of DHCSR: cleared by reading, unless the core still is in reset.
@@ -42,11 +42,11 @@ pub struct Connect<'a> {
 }
 
 /// What a chip shows before anything is done to it.
-struct Look {
-    idcode: u32,
+pub(super) struct Look {
+    pub idcode: u32,
     /// In KiB, where the chip has such a register.
-    flash_size: Option<u16>,
-    protection: Protection,
+    pub flash_size: Option<u16>,
+    pub protection: Protection,
     held_in_reset: bool,
 }
 
@@ -68,13 +68,15 @@ impl Swd {
             session = wanted.unlock(session, &probe, &definition, of)?;
         }
         let info = wanted.info(&definition, look.idcode);
-        Ok(Self { session: Some(session), probe, info, held: BTreeMap::new(), erased: definition.erased })
+        let uid = uid(&mut session, wanted.chip).map_err(SwdError::Session)?;
+        let erased = definition.erased;
+        Ok(Self { session: Some(session), probe, info, uid, held: BTreeMap::new(), erased })
     }
 }
 
 impl Connect<'_> {
     /// Looks at a running chip without stopping it; `None` where nothing answers.
-    fn look(&self, probe: &Probe, definition: &Definition, of: &SwdChip) -> Result<Option<Look>, SwdError> {
+    pub(super) fn look(&self, probe: &Probe, definition: &Definition, of: &SwdChip) -> Result<Option<Look>, SwdError> {
         let DebugSequence::Arm(sequence) = definition.target.debug_sequence.clone() else {
             let problem = "its core is no Arm core".into();
             return Err(SwdError::BadDefinition { chip: self.chip.id.clone(), problem });
@@ -234,4 +236,14 @@ fn look_through(session: &mut Session, chip: &Chip, of: &SwdChip) -> Result<Look
     let interface = session.get_arm_interface().map_err(failed)?;
     let mut memory = interface.memory_interface(&CORE_AP).map_err(failed)?;
     look_at(memory.as_mut(), chip, of).map_err(failed)
+}
+
+/// The chip's unique id.
+fn uid(session: &mut Session, chip: &Chip) -> Result<Option<[u32; 3]>, ProtoError> {
+    let Some(register) = chip.uid_register else { return Ok(None) };
+    let doing = "cannot read the chip's unique id";
+    let mut words = [0; 3];
+    let mut core = session.core(0).map_err(|error| failed(doing, &error))?;
+    core.read_32(register.0.into(), &mut words).map_err(|error| failed(doing, &error))?;
+    Ok(Some(words))
 }

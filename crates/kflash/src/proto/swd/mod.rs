@@ -13,6 +13,7 @@ mod controller;
 mod definition;
 mod error;
 mod probes;
+mod see;
 mod translate;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use probe_rs::{Core, CoreStatus, MemoryInterface as _, Session};
 pub use self::connect::Connect;
 pub use self::error::SwdError;
 pub use self::probes::{ParseSelectorError, Probe, ProbeSelector, Probes};
+pub use self::see::Seen;
 use self::translate::{failed, unsupported};
 use crate::addr::{FlashAddr, FlashRange};
 use crate::proto::{Bootloader, ProtoError, TargetInfo};
@@ -40,6 +42,7 @@ pub struct Swd {
     session: Option<Session>,
     probe: Probe,
     info: TargetInfo,
+    uid: Option<[u32; 3]>,
     /// Pages of sectors that were erased and not yet written again, by address, as they were before.
     held: BTreeMap<u32, Vec<u8>>,
     /// What reads of erased flash give.
@@ -47,6 +50,11 @@ pub struct Swd {
 }
 
 impl Swd {
+    /// The chip's unique id, where it has one.
+    pub fn uid(&self) -> Option<[u32; 3]> {
+        self.uid
+    }
+
     fn session(&mut self, doing: &str) -> Result<&mut Session, ProtoError> {
         self.session.as_mut().ok_or_else(|| unsupported(doing, "the chip was started"))
     }

@@ -87,8 +87,7 @@ impl fmt::Display for ProbeSelector {
 impl fmt::Display for Probe {
     /// As `--probe` takes it, with its name: `2e8a:000c:E6633861 (Debug Probe)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let selector = ProbeSelector { usb: Some(self.usb), serial: self.serial.clone() };
-        write!(f, "{selector} ({})", self.name.escape_debug())
+        write!(f, "{} ({})", self.selector(), self.name.escape_debug())
     }
 }
 
@@ -139,6 +138,11 @@ impl Probes {
 }
 
 impl Probe {
+    /// What names this probe.
+    pub fn selector(&self) -> ProbeSelector {
+        ProbeSelector { usb: Some(self.usb), serial: self.serial.clone() }
+    }
+
     pub(super) fn open(&self) -> Result<probe_rs::probe::Probe, SwdError> {
         let failed = |error: &probe_rs::probe::DebugProbeError| SwdError::CannotOpen {
             probe: self.to_string(),
