@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -27,6 +28,21 @@ pub fn debug_binary(name: &str, of: &str) -> PathBuf {
 /// [`static_binary`] does.
 pub fn example(name: &str) -> PathBuf {
     fresh(target_dir().join("debug").join("examples").join(name), "cargo build --package tests --examples")
+}
+
+/// The program `name` as the tests themselves are built, with debug probes: it takes libraries of this host
+/// ([`libraries`]). Panics as [`static_binary`] does.
+pub fn dynamic_binary(name: &str) -> PathBuf {
+    let command = "cargo build --package kflash-cli --package kflash-sim --features kflash-cli/swd,kflash-sim/swd";
+    fresh(target_dir().join("debug").join(name), command)
+}
+
+/// The shared libraries of a program.
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().expect("ldd can be run");
+    let text = String::from_utf8(output.stdout).expect("ldd prints text");
+    // libusb-1.0.so.0 => /lib/x86_64-linux-gnu/libusb-1.0.so.0 (0x..)
+    text.lines().filter_map(|line| line.split_once(" => ")?.1.split_whitespace().next().map(PathBuf::from)).collect()
 }
 
 fn fresh(binary: PathBuf, command: &str) -> PathBuf {

@@ -1,10 +1,7 @@
 //! The simulated ROM bootloader in the VM, on the kernel's USB, under clients that are not ours.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use kflash_sim::firmware::TestImage;
-use tests::binary::{example, static_binary};
+use tests::binary::{example, libraries, static_binary};
 use tests::vm::{Outcome, Vm};
 
 const FLASH_START: u32 = 0x0800_0000;
@@ -125,12 +122,4 @@ fn dfu_core_on_libusb_writes_and_rusb_reads() {
     assert_eq!(outcome.file("flash.bin")[..image.len()], image);
     assert!(events.contains(r#"running application version="v0.13.0-999-gfeedbeef""#), "{events}");
     assert!(!events.contains("violation"), "{events}");
-}
-
-/// The shared libraries of a program.
-fn libraries(program: &Path) -> Vec<PathBuf> {
-    let output = Command::new("ldd").arg(program).output().expect("ldd can be run");
-    let text = String::from_utf8(output.stdout).expect("ldd prints text");
-    // libusb-1.0.so.0 => /lib/x86_64-linux-gnu/libusb-1.0.so.0 (0x..)
-    text.lines().filter_map(|line| line.split_once(" => ")?.1.split_whitespace().next().map(PathBuf::from)).collect()
 }

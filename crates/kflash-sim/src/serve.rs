@@ -20,10 +20,14 @@ use kflash_sim::dfu_variant::DfuVariant;
 use kflash_sim::firmware::TestImage;
 use kflash_sim::flash::Timing;
 use kflash_sim::mount::live::Live;
+#[cfg(feature = "swd")]
+use kflash_sim::mount::probe::{self, Failing};
 use kflash_sim::mount::pty::{self, Pty};
 use kflash_sim::mount::sysfs::Tree;
 use kflash_sim::mount::usbip::{server::Server, vhci::Vhci};
 use kflash_sim::mount::{self, Message, Mount, QUEUE};
+#[cfg(feature = "swd")]
+use kflash_sim::swd::{self, Target};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -102,6 +106,25 @@ pub struct Serve {
     /// A file that follows the flash.
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
+
+    /// A CMSIS-DAP debug probe at the chip's pins, in this port of vhci.
+    #[cfg(feature = "swd")]
+    #[arg(long, value_name = "PORT")]
+    probe: Option<UsbPath>,
+
+    /// Pull the probe out after so many of its commands.
+    #[cfg(feature = "swd")]
+    #[arg(long, value_name = "COMMANDS", requires = "probe", conflicts_with = "probe_mute")]
+    probe_unplugged: Option<u64>,
+
+    /// Let the probe fall silent after so many of its commands.
+    #[cfg(feature = "swd")]
+    #[arg(long, value_name = "COMMANDS", requires = "probe")]
+    probe_mute: Option<u64>,
+
+    /// The flash is erased all over: not even a bootloader is installed yet.
+    #[arg(long, conflicts_with = "firmware")]
+    erased: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -187,10 +210,16 @@ impl Serve {
             ..Options::default()
         };
         let mut board = VirtualBoard::with_options(&profile, &chip, contents, options)?;
+        if self.erased {
+            let bytes = board.flash().len();
+            board.set_flash(&vec![0xff; bytes])?;
+        }
         let age = self.start(&mut board);
 
         let (sender, queue) = sync_channel(QUEUE);
         let (mount, port, ready) = self.mount(&profile, cable, &sender)?;
+        #[cfg(feature = "swd")]
+        self.debug(&chip, &board, &sender);
         let mut live = Live::new(board, chip, age, port, self.dump, Box::new(say));
         live.write_dump()?;
         watch(&sender)?;
@@ -269,6 +298,24 @@ impl Serve {
         board.press_reset(SETTLE + DOUBLE_RESET);
         board.advance(2 * SETTLE);
         2 * SETTLE
+    }
+
+    /// Puts the debug probe into its port, on a thread of its own: the model of a core stays where it was made.
+    #[cfg(feature = "swd")]
+    fn debug(&self, chip: &Chip, board: &VirtualBoard, queue: &SyncSender<Message>) {
+        let Some(port) = self.probe.clone() else { return };
+        let failing = self.probe_unplugged.map(Failing::Unplugged).or(self.probe_mute.map(Failing::Mute));
+        let (chip, contents, queue) = (chip.clone(), board.flash().to_vec(), queue.clone());
+        let options = swd::Options { uid: self.uid, read_protected: self.read_protected, ..swd::Options::default() };
+        thread::spawn(move || {
+            let start = chip.flash_start.0;
+            let served = Target::new(&chip, &[(start, contents)], options)
+                .map_err(io::Error::other)
+                .and_then(|target| probe::serve(target, "SIM00001", port, failing, queue));
+            if let Err(error) = served {
+                say(&format!("error the debug probe: {error}"));
+            }
+        });
     }
 
     fn mount(

@@ -162,6 +162,22 @@ impl Live {
         Ok(())
     }
 
+    /// A debug probe halts the chip.
+    pub fn halt(&mut self) {
+        let (board, now) = self.board();
+        board.power(now, false);
+    }
+
+    /// A debug probe lets go of the chip, which has this in its flash.
+    pub fn start(&mut self, flash: &[u8]) -> Result<(), String> {
+        self.touched();
+        let (board, now) = self.board();
+        board.power(now, false);
+        board.set_flash(flash)?;
+        board.power(now, true);
+        Ok(())
+    }
+
     /// Tells what happened, keeps the dump up to date.
     pub fn follow(&mut self) -> io::Result<()> {
         self.tell_running();

@@ -10,6 +10,9 @@ use std::time::Duration;
 pub mod controls;
 pub mod descriptors;
 pub mod live;
+pub mod peripheral;
+#[cfg(feature = "swd")]
+pub mod probe;
 pub mod pty;
 pub mod sysfs;
 pub mod terminal;
@@ -30,6 +33,10 @@ pub enum Message {
     Pty(pty::Message),
     /// A line of the person or script at the controls.
     Control(String),
+    /// A debug probe halted the chip: it does nothing by itself.
+    Halted,
+    /// A debug probe let go of the chip, which starts with this in its flash.
+    Started(Vec<u8>),
     /// End: a signal came, or nobody is at the controls any more.
     Quit,
 }
@@ -68,6 +75,8 @@ pub fn serve(
                     Err(error) => live.tell(&format!("error {error}")),
                 }
             }
+            Ok(Message::Halted) => live.halt(),
+            Ok(Message::Started(flash)) => live.start(&flash).map_err(io::Error::other)?,
             Ok(message) => mount.take(live, message),
             Err(RecvTimeoutError::Timeout) => {}
         }

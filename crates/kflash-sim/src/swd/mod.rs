@@ -8,6 +8,7 @@ mod access_port;
 mod array;
 mod controller;
 mod cpu;
+pub mod dap;
 mod debug;
 mod memory;
 mod part;

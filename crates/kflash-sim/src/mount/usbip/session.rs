@@ -7,7 +7,7 @@ use kflash::link::Setup;
 
 use super::wire::{self, Request, Urb};
 use crate::board::Control;
-use crate::mount::live::Live;
+use crate::mount::peripheral::Peripheral;
 
 /// A host that a device is attached to, over `stream`.
 pub struct Session<S> {
@@ -47,7 +47,7 @@ impl<S: Write> Session<S> {
     }
 
     /// Takes a request. An error ends the session.
-    pub fn take(&mut self, live: &mut Live, request: Request) -> io::Result<()> {
+    pub fn take(&mut self, live: &mut impl Peripheral, request: Request) -> io::Result<()> {
         match request {
             Request::Submit(urb) if urb.devid != self.devid => Err(foreign(urb.devid)),
             Request::Unlink { devid, .. } if devid != self.devid => Err(foreign(devid)),
@@ -69,7 +69,7 @@ impl<S: Write> Session<S> {
     }
 
     /// Answers every URB that can be answered. Returns when the next one can, where that is known.
-    pub fn follow(&mut self, live: &mut Live) -> io::Result<Option<Duration>> {
+    pub fn follow(&mut self, live: &mut impl Peripheral) -> io::Result<Option<Duration>> {
         let mut due: Option<Duration> = None;
         let mut blocked = Vec::new();
         let mut answers = Vec::new();
@@ -99,7 +99,7 @@ impl<S: Write> Session<S> {
 
 impl Pending {
     /// Gives the answer, or says when to ask again, where that is known.
-    fn advance(&mut self, live: &mut Live) -> Result<Vec<u8>, Option<Duration>> {
+    fn advance(&mut self, live: &mut impl Peripheral) -> Result<Vec<u8>, Option<Duration>> {
         match &mut self.state {
             State::Lost => Err(None),
             State::Held(until, answer) if *until <= live.now() => Ok(std::mem::take(answer)),
@@ -108,12 +108,11 @@ impl Pending {
         }
     }
 
-    fn ask(&mut self, live: &mut Live) -> Result<Vec<u8>, Option<Duration>> {
+    fn ask(&mut self, live: &mut impl Peripheral) -> Result<Vec<u8>, Option<Duration>> {
         let urb = &self.urb;
         let stall = || wire::ret_submit(urb.seqnum, wire::STALLED, 0, &[]);
         let sent = || wire::ret_submit(urb.seqnum, 0, urb.data.len() as u32, &[]);
-        live.touched();
-        let (board, now) = live.board();
+        let now = live.now();
         if urb.endpoint == 0 {
             let [request_type, request, value_low, value_high, index_low, index_high, length_low, length_high] =
                 urb.setup;
@@ -127,7 +126,7 @@ impl Pending {
                 return Ok(sent());
             }
             let length = u16::from_le_bytes([length_low, length_high]);
-            let (held, answer) = match board.control(now, setup, &urb.data, length) {
+            let (held, answer) = match live.control(setup, &urb.data, length) {
                 Control::Stall => return Ok(stall()),
                 Control::Vanished => {
                     self.state = State::Lost;
@@ -143,10 +142,10 @@ impl Pending {
             return Err(Some(now + held));
         }
         if urb.direction_in {
-            let data = board.bulk_in(now, urb.endpoint | 0x80, urb.length as usize).ok_or(None)?;
+            let data = live.bulk_in(urb.endpoint | 0x80, urb.length as usize).ok_or(None)?;
             return Ok(received(urb, &data));
         }
-        Ok(if board.bulk_out(now, urb.endpoint, &urb.data) { sent() } else { stall() })
+        Ok(if live.bulk_out(urb.endpoint, &urb.data) { sent() } else { stall() })
     }
 }
 

@@ -16,7 +16,7 @@ use kflash::discover::UsbPath;
 use super::session::Session;
 use super::{Message, read_requests, wire};
 use crate::mount;
-use crate::mount::live::Live;
+use crate::mount::peripheral::Peripheral;
 
 /// The first controller, with eight ports of up to high speed.
 const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
@@ -54,7 +54,7 @@ impl Vhci {
     }
 
     /// Takes what the reader of the kernel's requests handed over.
-    pub fn take(&mut self, live: &mut Live, message: Message) {
+    pub fn take(&mut self, live: &mut impl Peripheral, message: Message) {
         let Some((number, session)) = &mut self.attached else { return };
         let end = match message {
             Message::Request(from, request) if from == *number => {
@@ -69,7 +69,11 @@ impl Vhci {
     }
 
     /// Follows the board. Returns when it must be called again at the latest.
-    pub fn follow(&mut self, live: &mut Live, queue: &SyncSender<mount::Message>) -> io::Result<Option<Duration>> {
+    pub fn follow(
+        &mut self,
+        live: &mut impl Peripheral,
+        queue: &SyncSender<mount::Message>,
+    ) -> io::Result<Option<Duration>> {
         let enumeration = live.usb().map(|usb| usb.enumeration);
         if self.enumeration.is_some() && self.enumeration != enumeration {
             self.detach(live, "the board left the bus");
@@ -110,7 +114,7 @@ impl Vhci {
         Ok(())
     }
 
-    fn detach(&mut self, live: &mut Live, why: &str) {
+    fn detach(&mut self, live: &mut impl Peripheral, why: &str) {
         if let Some((_, session)) = self.attached.take() {
             // The end of the stream is what unplugging is to vhci. If the kernel closed first, there is nothing left to close.
             let _ = session.stream().shutdown(Shutdown::Both);
