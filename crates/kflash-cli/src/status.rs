@@ -44,8 +44,9 @@ use crate::tree::{TreeArgs, environment};
 /// A board whose port Klipper has is not asked. Where its printer's Moonraker is configured, the version that Klipper
 /// read is compared: it tells only whether it is the same.
 ///
-/// The exit code is 0 where every board was asked or said why not; else the worst of: 4 it is not there, 5 somebody
-/// holds it, 6 it may not be opened, 7 its firmware could not be built, 8 it could not be fetched.
+/// The exit code is 0 where every board was asked or said why not; else the worst of: 3 which device it is is not clear,
+/// or its firmware is not believed, 4 it is not there, 5 somebody holds it, 6 it may not be opened, 7 its firmware could
+/// not be built, 8 it could not be fetched.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kflash status
