@@ -19,7 +19,8 @@ pub fn static_binary_for(target: &str, name: &str) -> PathBuf {
     fresh(target_dir().join(target).join("release").join(name), "make test-binaries")
 }
 
-/// The program `name` of the package `of`, as `cargo test` of the workspace builds it, too. Panics as [`static_binary`] does.
+/// The program `name` of the package `of`, as `cargo test` of the workspace builds it, too. Panics as [`static_binary`]
+/// does.
 pub fn debug_binary(name: &str, of: &str) -> PathBuf {
     fresh(target_dir().join("debug").join(name), &format!("cargo build --package {of}"))
 }
@@ -47,6 +48,10 @@ pub fn libraries(program: &Path) -> Vec<PathBuf> {
 
 fn fresh(binary: PathBuf, command: &str) -> PathBuf {
     let built = modified(&binary).unwrap_or_else(|| panic!("{} is missing: run `{command}`", binary.display()));
+    // `cargo test` builds a program with its tests, and then leaves no list of its sources: there is none to be older than.
+    if !binary.with_extension("d").exists() {
+        return binary;
+    }
     if let Some(newer) = sources(&binary.with_extension("d"))
         .iter()
         .find(|source| modified(source).is_none_or(|changed| changed > built))

@@ -377,6 +377,8 @@ fn an_image_that_is_not_what_was_wanted_is_not_stored() {
     };
     let mut small = order(OCTOPUS, Some("dfu"));
     small.chip.sectors = "1*1K".to_owned().try_into().expect("sectors");
+    // Of which 256 bytes are left: some compilers make an image of half a kilobyte.
+    small.chip.flash_start.0 -= 768;
     disproved(small, "image fits the application region");
     let mut other = order(OCTOPUS, None);
     other.chip.mcu = vec!["stm32f429xx".to_owned()];

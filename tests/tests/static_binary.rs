@@ -25,6 +25,9 @@ const C_BUILDERS: [&str; 7] = ["autotools", "bindgen", "cc", "cmake", "pkg-confi
 /// The one exception: the cryptography of TLS, in assembler and C of its own. It links no library.
 const TLS: [&str; 2] = ["cc", "ring"];
 
+/// Links nothing: so it sees to it that a program has but one version of the API.
+const LINKS_NOTHING: &str = "k8s-openapi";
+
 /// What the loader is told by an ELF program.
 struct Loading {
     machine: Machine,
@@ -118,6 +121,7 @@ impl Graph {
         let compiles = |package: &Value| C_BUILDERS.contains(&package["name"].as_str().unwrap());
         self.under(root)
             .into_iter()
+            .filter(|package| package["name"] != LINKS_NOTHING)
             .filter(|package| !package["links"].is_null() || compiles(package))
             .map(|package| package["name"].as_str().unwrap())
             .collect()

@@ -9,16 +9,14 @@ use crate::sheet::shown;
 
 /// What git calls the version that the host of `printer` runs; without one, of the only printer with a Moonraker.
 pub fn host_version(config: &Config, printer: Option<&Printer>) -> Result<String, Failure> {
-    let mut known = printer.into_iter().chain(config.printers.iter()).filter_map(|printer| printer.moonraker.as_ref());
-    let moonraker = match (known.next(), printer.and_then(|printer| printer.moonraker.as_ref())) {
-        (_, Some(moonraker)) => moonraker,
-        (Some(only), None) if known.next().is_none() => only,
-        (found, None) => {
-            let several = if found.is_some() { "several printers with a Moonraker are" } else { "no Moonraker is" };
-            let message = format!("--ref host: {several} configured, so that nobody tells what the host runs");
-            let hint = "the configuration file names each printer's Moonraker and its boards".to_owned();
-            return Err(Failure { hint: Some(hint), ..Failure::usage(message) });
-        }
+    let printers = printer.map_or(&config.printers[..], std::slice::from_ref);
+    let known: Vec<_> = printers.iter().filter_map(|printer| printer.moonraker.as_ref()).collect();
+    let [moonraker] = known[..] else {
+        let several = if known.is_empty() { "no Moonraker is" } else { "several printers with a Moonraker are" };
+        let of = printer.map(|printer| format!(" for {}", printer.name)).unwrap_or_default();
+        let message = format!("--ref host: {several} configured{of}, so that nobody tells what the host runs");
+        let hint = "the configuration file names each printer's Moonraker and its boards".to_owned();
+        return Err(Failure { hint: Some(hint), ..Failure::usage(message) });
     };
     let version = Client::new(moonraker).and_then(|client| client.host_version())?;
     match ref_of_version(&version) {

@@ -86,6 +86,8 @@ impl Pod {
                 (Ok(ExitCode::Ok), summary)
             }
             Ok(Some(Gate::Refused { exit, reason })) => {
+                // Nothing was flashed: that is no success, whatever was written.
+                let exit = if exit == ExitCode::Ok { ExitCode::Internal } else { exit };
                 let summary = Summary::new(Outcome::Refused, exit, Some(reason.clone()));
                 (Err(Failure::new(exit, reason)), summary)
             }
