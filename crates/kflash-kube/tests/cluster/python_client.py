@@ -157,9 +157,7 @@ def scales():
     # And up, by a JSON patch and by a PUT; what is merely created is not ready yet.
     patch = [{"op": "add", "path": "/spec/replicas", "value": 2}]
     assert apps.patch_namespaced_deployment_scale("voron-klipper", NS, patch).spec.replicas == 2
-    scale = apps.read_namespaced_deployment_scale("voron-klipper", NS)
-    scale.spec.replicas = 1
-    assert apps.replace_namespaced_deployment_scale("voron-klipper", NS, scale).spec.replicas == 1
+    scale = replace_scale(apps, 1)
     fails(409, "Conflict", lambda: apps.replace_namespaced_deployment_scale("voron-klipper", NS, scale))
     until(lambda: [p.status.phase for p in core.list_namespaced_pod(NS, label_selector=SELECTOR).items] == ["Pending"])
     until(lambda: all(p.status.container_statuses[0].ready for p in core.list_namespaced_pod(NS, label_selector=SELECTOR).items))
@@ -173,6 +171,20 @@ def scales():
     apps.patch_namespaced_stateful_set_scale("trident-klipper", NS, {"spec": {"replicas": 1}})
     until(lambda: "trident-klipper-0" in names())
     fails(404, "NotFound", lambda: apps.read_namespaced_stateful_set_scale("voron-klipper", NS))
+
+
+def replace_scale(apps, replicas):
+    """Puts a scale, as who reads and writes has to: once more, if the controller wrote a status between. Returns what
+    was sent."""
+    for _ in range(20):
+        scale = apps.read_namespaced_deployment_scale("voron-klipper", NS)
+        scale.spec.replicas = replicas
+        try:
+            assert apps.replace_namespaced_deployment_scale("voron-klipper", NS, scale).spec.replicas == replicas
+            return scale
+        except ApiException as error:
+            assert error.status == 409, (error.status, error.body)
+    raise AssertionError("twenty conflicts in a row")
 
 
 def until(condition):
