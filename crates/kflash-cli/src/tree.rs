@@ -129,9 +129,9 @@ impl Trees<'_> {
             Err(TreeError::NoneOf(_)) => return Err(NoTree::None),
             found => found?,
         };
-        match reference {
-            None => Ok(found),
-            Some(_) => self.at(Path::new(found.place()), reference),
+        match (reference, found.dir()) {
+            (Some(_), Some(dir)) => self.at(dir, reference),
+            _ => Ok(found),
         }
     }
 

@@ -131,7 +131,12 @@ fn from_build(sheet: &mut Sheet, built: &Built) {
     let symbols: Vec<_> = built.requested.iter().map(|(symbol, value)| shown(&format!("{symbol}={value}"))).collect();
     sheet.lines("with", symbols.chunks(3).map(|line| line.join(" ")));
     sheet.line("", &format!("resolved configuration: sha256 {}", built.config_sha256));
-    sheet.lines("by", built.toolchain.iter().map(|(tool, version)| shown(&format!("{tool} {version}"))));
+    // gcc begins its version with its name, as and ld do not.
+    let named = |(tool, version): (&String, &String)| match version.strip_prefix(tool.as_str()) {
+        Some(rest) => shown(&format!("{tool}{rest}")),
+        None => shown(&format!("{tool} {version}")),
+    };
+    sheet.lines("by", built.toolchain.iter().map(named));
 }
 
 fn from_fetch(sheet: &mut Sheet, fetched: &Fetched) {

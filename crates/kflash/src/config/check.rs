@@ -36,8 +36,8 @@ pub(super) fn config(config: &mut Config, beside: &Path, home: Option<&Path>) ->
 const KEY_LENGTH: usize = 56;
 
 fn fetch(fetch: &mut Fetch, base: Base<'_>) -> Result<(), Wrong> {
-    let loopback = fetch.index.starts_with("http://");
-    if !loopback && !["https://", "file://"].iter().any(|scheme| fetch.index.starts_with(scheme)) {
+    // Which hosts plain HTTP may name, fetching says.
+    if !["https://", "file://", "http://"].iter().any(|scheme| fetch.index.starts_with(scheme)) {
         return Err(wrong("fetch.index", &format!("{:?} is no https:// or file:// URL", fetch.index)));
     }
     line("fetch.index", &fetch.index)?;

@@ -7,7 +7,6 @@ use super::make::MakeError;
 use super::toolchain::ToolchainError;
 use super::tree::TreeError;
 use crate::board::BoardId;
-use crate::digest::ParseSha256Error;
 use crate::event::{Check, Verdict};
 use crate::exit::ExitCode;
 use crate::image::ImageError;
@@ -77,9 +76,6 @@ pub enum BuildError {
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// A digest of the tree that is none.
-    #[error(transparent)]
-    Digest(#[from] ParseSha256Error),
     /// make's jobs need a pipe, and there is none.
     #[error("cannot start a build: {0}")]
     System(std::io::Error),
@@ -112,7 +108,7 @@ impl BuildError {
             | Self::NotAnImage { .. }
             | Self::Disproved { .. }
             | Self::Provenance(_) => ExitCode::Build,
-            Self::System(_) | Self::Digest(_) => ExitCode::Internal,
+            Self::System(_) => ExitCode::Internal,
             Self::Interrupted => ExitCode::Cancelled,
         }
     }

@@ -82,7 +82,7 @@ impl Builder<'_> {
             let request = order.request()?;
             let Some(resolved) = self.resolved(tree, order, &request)? else { return Ok(None) };
             let toolchain = toolchains.find(&resolved.needs, self)?;
-            Ok(Some(Group::new(tree, &request, resolved, &toolchain)?))
+            Ok(Some(Group::new(tree, &request, resolved, &toolchain)))
         };
         let Some(group) = group()? else { return Ok(None) };
         let group = Group { orders: vec![(0, order)], ..group };
@@ -126,7 +126,7 @@ impl Builder<'_> {
         for (orders, resolved) in resolved {
             let group = resolved.and_then(|(request, resolved, snapshot)| {
                 let toolchain = toolchains.find(&resolved.needs, self)?;
-                Ok(Group { snapshot, ..Group::new(tree, &request, resolved, &toolchain)? })
+                Ok(Group { snapshot, ..Group::new(tree, &request, resolved, &toolchain) })
             });
             match group {
                 Ok(group) => match groups.iter_mut().find(|other| other.key == group.key) {
@@ -285,21 +285,20 @@ impl Builder<'_> {
 }
 
 impl Group<'_> {
-    fn new(tree: &Tree, request: &Request, resolved: Resolved, toolchain: &Toolchain) -> Result<Self, BuildError> {
-        let changes = tree.sha256().map(str::parse).transpose();
+    fn new(tree: &Tree, request: &Request, resolved: Resolved, toolchain: &Toolchain) -> Self {
         let built = Built {
             tree: tree.origin().unwrap_or(tree.place()).to_owned(),
             commit: tree.commit().map(str::to_owned),
             committed: tree.committed(),
             describe: tree.version().to_owned(),
             dirty: tree.sha256().is_some(),
-            tree_sha256: changes.map_err(|error: crate::digest::ParseSha256Error| BuildError::Digest(error))?,
+            tree_sha256: tree.sha256(),
             requested: request.symbols().clone(),
             config_sha256: Sha256::of(resolved.config.as_bytes()),
             toolchain: toolchain.versions.clone(),
         };
         let cortex_m = toolchain.is_cortex_m();
-        Ok(Self { key: Key::of_build(&built), built, resolved, snapshot: None, cortex_m, orders: Vec::new() })
+        Self { key: Key::of_build(&built), built, resolved, snapshot: None, cortex_m, orders: Vec::new() }
     }
 
     fn wanted<'a>(&self, order: &'a Order, tree: &'a Tree) -> Wanted<'a> {

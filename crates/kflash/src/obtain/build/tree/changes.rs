@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::files;
 use super::git::{Git, Repository, paths};
 use super::{TreeError, at_once};
+use crate::digest::Sha256;
 
 /// Where a Kalico tree takes firmware modules that a person adds. git is told to ignore them; the build takes them in.
 const MODULES: &str = "src/extras";
@@ -56,7 +57,7 @@ impl Changes {
     }
 
     /// The digest of what changed, and its copy; see [`files::digest`].
-    pub fn digest(&self, from: &Path, into: Option<&Path>) -> Result<String, TreeError> {
+    pub fn digest(&self, from: &Path, into: Option<&Path>) -> Result<Sha256, TreeError> {
         let all: BTreeSet<_> = self.tracked.iter().chain(&self.untracked).map(PathBuf::as_path).collect();
         files::digest(from, all.into_iter(), into)
     }

@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, readlinkat, statat};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
 use super::TreeError;
-use crate::klipper::dictionary::hex;
+use crate::digest::Sha256;
 
 /// Most files and links that are copied.
 pub(super) const MOST: usize = 100_000;
@@ -31,10 +31,10 @@ pub(super) fn digest<'a>(
     from: &Path,
     paths: impl Iterator<Item = &'a Path>,
     into: Option<&Path>,
-) -> Result<String, TreeError> {
+) -> Result<Sha256, TreeError> {
     let root = openat(CWD, from, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|error| TreeError::io(from)(error.into()))?;
-    let mut digest = Sha256::new();
+    let mut digest = sha2::Sha256::new();
     let mut left = LARGEST;
     for (count, path) in paths.enumerate() {
         if count >= MOST {
@@ -47,19 +47,19 @@ pub(super) fn digest<'a>(
         let (kind, content) = match found(&root, path).map_err(TreeError::io(&whole))? {
             Found::Missing => {
                 into.map_or(Ok(()), |into| remove(into, path)).map_err(TreeError::io(&whole))?;
-                ("missing", Sha256::digest([]))
+                ("missing", sha2::Sha256::digest([]))
             }
             Found::Link(target) => {
                 check_link(from, path, &target)?;
                 let link = |into| replace(into, path, |place| std::os::unix::fs::symlink(&target, place));
                 into.map_or(Ok(()), link).map_err(TreeError::io(&whole))?;
-                ("link", Sha256::digest(target.as_bytes()))
+                ("link", sha2::Sha256::digest(target.as_bytes()))
             }
             Found::Other(what) => return Err(TreeError::NotAFile { path: whole, what }),
             Found::File(mut file) => {
                 let mode = file.metadata().map_err(TreeError::io(&whole))?.mode();
                 let kind = if mode & 0o100 == 0 { "file" } else { "program" };
-                let mut content = Sha256::new();
+                let mut content = sha2::Sha256::new();
                 let poured = match into {
                     None => pour(&mut file, &mut left, &mut content, &mut io::sink()),
                     Some(into) => replace(into, path, |place| {
@@ -82,10 +82,10 @@ pub(super) fn digest<'a>(
         digest.update([0]);
         digest.update(content);
     }
-    Ok(hex(&digest.finalize()))
+    Ok(Sha256::finish(digest))
 }
 
-fn pour(file: &mut File, left: &mut u64, content: &mut Sha256, to: &mut dyn io::Write) -> io::Result<()> {
+fn pour(file: &mut File, left: &mut u64, content: &mut sha2::Sha256, to: &mut dyn io::Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = match file.read(&mut buffer) {

@@ -23,6 +23,7 @@ pub use error::TreeError;
 pub use snapshot::Snapshot;
 pub use version::ref_of_version;
 
+use crate::digest::Sha256;
 use crate::flash::Interrupt;
 use crate::obtain::build::Environment;
 use crate::obtain::cache::Cache;
@@ -39,7 +40,7 @@ pub struct Tree {
     commit: Option<String>,
     committed: Option<Timestamp>,
     origin: Option<String>,
-    changes_sha256: Option<String>,
+    changes_sha256: Option<Sha256>,
 }
 
 /// Where the files are.
@@ -155,10 +156,18 @@ impl Tree {
         })?;
         let place = format!("{} at {commit}", repository.place);
         let app = app.map_err(|problem| TreeError::NotATree { place, problem })?;
-        let version = git.line(&repository, &["describe", "--always", "--tags", "--long", &commit])?;
-        let committed = Some(committed(git, &repository, &commit)?);
+        let version = describe(git, &repository, &commit)?;
+        let (_, committed) = commit_of(git, &repository, &commit)?;
         let source = Source::Commit(repository);
-        Ok(Self { source, app, version, commit: Some(commit), committed, origin, changes_sha256: None })
+        Ok(Self {
+            source,
+            app,
+            version,
+            commit: Some(commit),
+            committed: Some(committed),
+            origin,
+            changes_sha256: None,
+        })
     }
 
     fn without_git(dir: PathBuf, app: String) -> Result<Self, TreeError> {
@@ -210,17 +219,25 @@ impl Tree {
         }
     }
 
-    /// The SHA-256, in hexadecimal, over path, kind and content of every file that differs from the commit or is not
+    /// The directory that it is in. `None` of a commit, whatever is checked out.
+    pub fn dir(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Files(dir) | Source::WorkTree { dir, .. } => Some(dir),
+            Source::Commit(_) => None,
+        }
+    }
+
+    /// The SHA-256 over path, kind and content of every file that differs from the commit or is not
     /// known to git (what git ignores does not count); without git, over every file. `None` where the commit says all.
-    pub fn sha256(&self) -> Option<&str> {
-        self.changes_sha256.as_deref()
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.changes_sha256
     }
 
     /// What tells this tree from every other, in one line: commit, digest and version. The version belongs to it: of one
     /// commit, a repository with other tags makes other firmware.
     pub fn id(&self) -> String {
         let commit = self.commit.as_deref().unwrap_or("none");
-        let changes = self.changes_sha256.as_deref().unwrap_or("none");
+        let changes = self.changes_sha256.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
         format!("commit {commit} changes {changes} version {}", self.version)
     }
 }
@@ -235,12 +252,16 @@ struct Looked {
 
 impl Looked {
     fn at(git: &Git<'_>, repository: &Repository, dir: &Path) -> Result<Self, TreeError> {
-        let commit = git.line(repository, &["rev-parse", "--verify", "HEAD^{commit}"])?;
-        let (version, (committed, changes)) = at_once(
-            || git.line(repository, &["describe", "--always", "--tags", "--long", &commit]),
-            || at_once(|| committed(git, repository, &commit), || Changes::of(git, repository, dir)),
+        let (version, (head, changes)) = at_once(
+            || describe(git, repository, "HEAD"),
+            || at_once(|| commit_of(git, repository, "HEAD"), || Changes::of(git, repository, dir)),
         );
-        let (mut version, committed, changes) = (version?, committed?, changes?);
+        let ((commit, committed), changes) = (head?, changes?);
+        let mut version = version?;
+        // Somebody checked out another commit between the two.
+        if !ref_of_version(&version).is_some_and(|hash| commit.starts_with(hash)) {
+            version = describe(git, repository, &commit)?;
+        }
         // What `--dirty` adds. With it, git would lock the index and write it.
         if !changes.tracked.is_empty() {
             version.push_str("-dirty");
@@ -249,12 +270,17 @@ impl Looked {
     }
 }
 
-/// When a commit was made.
-fn committed(git: &Git<'_>, repository: &Repository, commit: &str) -> Result<Timestamp, TreeError> {
+/// The version that Klipper takes from git, but for `-dirty`.
+fn describe(git: &Git<'_>, repository: &Repository, commit: &str) -> Result<String, TreeError> {
+    git.line(repository, &["describe", "--always", "--tags", "--long", commit])
+}
+
+/// The hash of a commit, and when it was made.
+fn commit_of(git: &Git<'_>, repository: &Repository, name: &str) -> Result<(String, Timestamp), TreeError> {
     // 1795240575 84104bbb..
-    let line = git.line(repository, &["rev-list", "--max-count=1", "--timestamp", commit])?;
-    let seconds = line.split(' ').next().and_then(|seconds| seconds.parse().ok());
-    Ok(Timestamp::of_seconds(seconds.unwrap_or_default()))
+    let line = git.line(repository, &["rev-list", "--max-count=1", "--timestamp", name, "--"])?;
+    let (seconds, commit) = line.split_once(' ').unwrap_or_default();
+    Ok((commit.to_owned(), Timestamp::of_seconds(seconds.parse().unwrap_or_default())))
 }
 
 /// Does both at once: they wait for git, and a build whose image is in the cache waits for little else.

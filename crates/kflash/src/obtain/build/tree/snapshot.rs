@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use super::git::{Git, Repository};
 use super::sparse::Sparse;
 use super::{Looked, Source, Tree, TreeError, files};
+use crate::digest::Sha256;
 use crate::flash::Interrupt;
 use crate::obtain::build::Environment;
 use crate::obtain::cache::{Cache, Claim, Scratch, Shelf};
@@ -72,7 +73,7 @@ impl Tree {
         let snapshot = new(cache, None)?;
         let files = files::below(dir, Path::new(""))?;
         let copied = files::digest(dir, files.iter().map(PathBuf::as_path), Some(&snapshot.dir))?;
-        if self.changes_sha256.as_ref() == Some(&copied) { Ok(snapshot) } else { Err(self.changed(&copied)) }
+        if self.changes_sha256 == Some(copied) { Ok(snapshot) } else { Err(self.other_files(copied)) }
     }
 
     /// The files of the commit alone, with a git directory.
@@ -202,8 +203,8 @@ impl Tree {
             return Err(self.changed(&now.version));
         }
         let copied = now.changes.digest(dir, Some(&snapshot.dir))?;
-        if self.changes_sha256.as_ref() != Some(&copied) {
-            return Err(self.changed(&copied));
+        if self.changes_sha256 != Some(copied) {
+            return Err(self.other_files(copied));
         }
         // The index is told, so that it does not depend on times whether git calls the snapshot dirty. No object is
         // written: one that is there already would be touched, which is the person's.
@@ -225,9 +226,12 @@ impl Tree {
     }
 
     fn changed(&self, is: &str) -> TreeError {
-        let was = if is.len() == 64 { self.changes_sha256.as_ref() } else { None };
-        let was = was.unwrap_or(&self.version).clone();
-        TreeError::Changed { place: self.place().to_owned(), was, is: is.to_owned() }
+        TreeError::Changed { place: self.place().to_owned(), was: self.version.clone(), is: is.to_owned() }
+    }
+
+    fn other_files(&self, copied: Sha256) -> TreeError {
+        let was = self.changes_sha256.map_or_else(|| self.version.clone(), |digest| digest.to_string());
+        TreeError::Changed { place: self.place().to_owned(), was, is: copied.to_string() }
     }
 }
 
