@@ -30,6 +30,7 @@ use crate::obtain::cache::Cache;
 use crate::timestamp::Timestamp;
 use changes::Changes;
 use git::{Git, Repository};
+use version::describe;
 
 /// A Klipper or Kalico tree, as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,11 +269,6 @@ impl Looked {
         }
         Ok(Self { commit, committed, version, changes })
     }
-}
-
-/// The version that Klipper takes from git, but for `-dirty`.
-fn describe(git: &Git<'_>, repository: &Repository, commit: &str) -> Result<String, TreeError> {
-    git.line(repository, &["describe", "--always", "--tags", "--long", commit])
 }
 
 /// The hash of a commit, and when it was made.

@@ -1,7 +1,25 @@
-//! The commit in a version that a Klipper host or firmware reports.
+//! The version that a Klipper host or firmware reports: what git makes of a commit, and the commit in it.
+
+use super::TreeError;
+use super::git::{Git, Repository};
 
 /// Fewest digits of a commit's hash that git shortens to.
 const SHORTEST: usize = 7;
+
+/// The version that Klipper takes from git for `commit`, but for `-dirty`.
+pub(super) fn describe(git: &Git<'_>, repository: &Repository, commit: &str) -> Result<String, TreeError> {
+    const DESCRIBE: [&str; 4] = ["describe", "--always", "--tags", "--long"];
+
+    // git weighs ten tags against each other, for which it reads most of the history: no other part of a build whose
+    // image is in the cache takes as long. Without a merge since the nearest tag there is nothing to weigh.
+    let nearest = git.line(repository, &[&DESCRIBE[..], &["--candidates=1", commit]].concat())?;
+    let Some(tag) = nearest.rsplitn(3, '-').nth(2) else { return Ok(nearest) };
+    let since = format!("refs/tags/{tag}..{commit}");
+    match git.ask(repository, &["rev-list", "--max-count=1", "--merges", &since, "--"])? {
+        Ok(merges) if merges.is_empty() => Ok(nearest),
+        _ => git.line(repository, &[&DESCRIBE[..], &[commit]].concat()),
+    }
+}
 
 /// The commit, tag or branch that `version` was made of: `v0.12.0-439-g1fe54bd5-prind` gives `1fe54bd5`.
 ///

@@ -213,6 +213,25 @@ fn versions_follow_the_tags_and_the_digits_of_the_repository() {
 
 /// The repository's own configuration runs no program of its owner's choice.
 #[test]
+fn of_tags_on_merged_branches_the_one_that_git_takes_is_taken() {
+    let bench = Bench::new();
+    bench.git("checkout -q -b side");
+    for commit in ["one", "two", "three"] {
+        bench.write(commit, commit);
+        bench.commit(commit);
+    }
+    bench.git("tag side");
+    bench.git("checkout -q master");
+    bench.write("four", "four");
+    bench.commit("four");
+    bench.git("tag trunk");
+    bench.git("merge -q --no-edit side");
+    // Only where the first tag that git meets is not the one that it takes, this shows anything.
+    assert_ne!(bench.git("describe --tags --long --candidates=1"), bench.describe(&bench.tree()));
+    bench.copy();
+}
+
+#[test]
 fn a_repository_cannot_make_git_run_a_program() {
     let bench = Bench::new();
     let ran = bench.path("ran");
