@@ -1,4 +1,5 @@
-# `make demo` shows kflash at work, `make test` proves it. Both install what they need on Debian 12 and 13; all they ask for is Rust.
+# `make demo` shows kflash at work, `make test` proves it, `make images` builds the container images. Each installs what it needs on
+# Debian 12 and 13; all they ask for is Rust.
 
 KFLASH := $(or $(CARGO_TARGET_DIR),target)/release/kflash
 STATIC := x86_64-unknown-linux-musl
@@ -35,4 +36,5 @@ test-binaries:
 
 # The container images, for amd64 and arm64: archives in target/images, or with REGISTRY=NAME pushed there.
 images:
+	if command -v apt-get >/dev/null; then tools/debian-packages images; fi
 	tools/images $(if $(REGISTRY),--registry $(REGISTRY))
