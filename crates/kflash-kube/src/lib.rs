@@ -17,4 +17,5 @@ pub mod run;
 pub mod status;
 pub mod step;
 pub mod stop;
+pub mod tunnel;
 pub mod workload;

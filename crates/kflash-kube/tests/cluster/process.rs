@@ -322,6 +322,61 @@ async fn a_person_runs_a_flash() {
 }
 
 #[tokio::test]
+async fn a_moonraker_that_only_the_cluster_knows_is_asked_through_the_api_server() {
+    let served = Served::new().await;
+    fs::write(served.file("config.toml"), CONFIG.replace("127.0.0.1:9", "voron-klipper:7125")).unwrap();
+    fs::write(served.file("klipper.bin"), TestImage::klipper("stm32f446xx", 0x0800_8000).build()).unwrap();
+    let command_of = |context: &str, quiesce: &str| {
+        let mut command = served.kflash(&["run", "--context", context, "--printer", "voron", "--quiesce", quiesce]);
+        command.arg("--config").arg(served.file("config.toml")).arg("--firmware").arg(served.file("klipper.bin"));
+        command
+    };
+    let command = |quiesce: &str| command_of("admin", quiesce);
+    // The pod is ready by then.
+    time::sleep(Duration::from_secs(2)).await;
+    let output = run(command("token")).await;
+    assert_code(&output, ExitCode::Busy.code().into());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot tell whether the printer prints"), "{output:?}");
+
+    let moonraker = "http:voron-klipper:7125";
+    let says = |path: &str, result: Value| served.server.set_service(moonraker, path, json!({"result": result}));
+    let prints = |print: &str, idle: &str| {
+        let stats = json!({"state": print, "filename": "benchy.gcode"});
+        let status = json!({
+            "print_stats": stats, "virtual_sdcard": {"progress": 0.42}, "idle_timeout": {"state": idle},
+        });
+        says("/printer/objects/query", json!({"status": status}));
+    };
+    says("/server/info", json!({"klippy_connected": true, "klippy_state": "ready"}));
+    says("/printer/info", json!({"state": "ready"}));
+    // Whoever may not ask it that way is told so, and not to find a key.
+    let mut rules: Vec<_> =
+        rules(LEASE, &served.klipper).iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
+    rules.push(json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]}));
+    served.server.user("flasher", "somebody", Some(rules));
+    let output = run(command_of("home", "token")).await;
+    assert_code(&output, ExitCode::Busy.code().into());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot get resource \"services/proxy\""), "{said}");
+    prints("printing", "Printing");
+    for quiesce in ["token", "sidecar"] {
+        let output = run(command(quiesce)).await;
+        assert_code(&output, ExitCode::Busy.code().into());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.ends_with("error: the printer is printing benchy.gcode (42 %)\n"), "{said}");
+    }
+    assert!(served.server.jobs().is_empty());
+    prints("standby", "Idle");
+    let bench = Bench::around(&served.server, &served.klipper);
+    let well = Script { flash: Duration::from_millis(300), ..Script::well() };
+    let output = tokio::select! {
+        output = run(command("token")) => output,
+        () = Box::pin(bench.kubelet(&well)) => unreachable!("it never ends"),
+    };
+    assert_code(&output, 0);
+}
+
+#[tokio::test]
 async fn what_is_typed_wrongly_is_told() {
     for (arguments, said) in [
         (vec!["restore"], "--lease <NAME>"),

@@ -7,12 +7,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kflash::config::{Config, ConfigError, Printer};
+use kflash::config::{self, Config, ConfigError, Printer};
 use kflash::exit::ExitCode;
 use kflash::obtain;
 use kflash_job::{Firmware, JobError, Manifest, Quiesce, Shape, lease_name};
+use kflash_kube::api::Cluster;
 use kflash_kube::printer::Moonraker;
 use kflash_kube::run::Order;
+use kflash_kube::tunnel::{self, Service};
 
 use crate::command::Failure;
 
@@ -73,12 +75,16 @@ impl Inputs {
         Ok(Order { setup, inputs, job, workload: cluster.workload.clone(), lease, wait, trusting })
     }
 
-    /// Whom to ask whether the printer prints.
-    pub fn moonraker(&self) -> Moonraker {
-        match &self.printer.moonraker {
-            Some(moonraker) => Moonraker::configured(moonraker),
-            None => Moonraker::new(None, None, None),
-        }
+    /// Whom to ask whether the printer prints: through the API server, where only the cluster knows the name.
+    pub async fn moonraker(&self, cluster: &Cluster) -> Result<Moonraker, Failure> {
+        let Some(moonraker) = &self.printer.moonraker else { return Ok(Moonraker::new(None, None, None)) };
+        let Some(service) = Service::of(&moonraker.url, &cluster.namespace) else {
+            return Ok(Moonraker::configured(moonraker));
+        };
+        let tunnel = tunnel::open(cluster.client.clone(), service).await;
+        let tunnel =
+            tunnel.map_err(|error| Failure::new(ExitCode::Internal, &format!("cannot open a port: {error}")))?;
+        Ok(Moonraker::configured(&config::Moonraker { url: format!("http://{tunnel}"), ..moonraker.clone() }))
     }
 }
 

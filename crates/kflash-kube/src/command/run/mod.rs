@@ -66,7 +66,7 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     };
     let order = inputs.order(&shape, Duration::from_secs(args.wait), args.trust_silence)?;
     let cluster = cli.connect.cluster_in(order.inputs.metadata.namespace.as_deref()).await?;
-    let printer = inputs.moonraker();
+    let printer = inputs.moonraker(&cluster).await?;
 
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|error| Failure::new(ExitCode::Internal, &format!("cannot take signals: {error}")))?;

@@ -30,13 +30,15 @@ pub const STATEFUL_SETS: Resource = Resource { scalable: true, ..resource("apps"
 
 pub const JOBS: Resource = resource("batch", "jobs", "Job");
 pub const CONFIG_MAPS: Resource = resource("", "configmaps", "ConfigMap");
+const SERVICES: Resource = resource("", "services", "Service");
 const PRIORITY_CLASSES: Resource =
     Resource { namespaced: false, ..resource("scheduling.k8s.io", "priorityclasses", "PriorityClass") };
 
 pub const NODES: Resource = Resource { namespaced: false, ..resource("", "nodes", "Node") };
 
-const ALL: [Resource; 13] = [
+const ALL: [Resource; 14] = [
     NODES,
+    SERVICES,
     PODS,
     EVENTS,
     LEASES,
@@ -71,6 +73,8 @@ pub struct Asked {
     pub namespace: String,
     pub name: Option<String>,
     pub subresource: Option<String>,
+    /// What a proxy is asked for behind it.
+    pub behind: String,
     query: Vec<(String, String)>,
 }
 
@@ -98,6 +102,7 @@ impl Asked {
             [name] => (Some(*name), None),
             [name, "scale"] if resource.scalable => (Some(*name), Some("scale")),
             [name, "log"] if resource == PODS => (Some(*name), Some("log")),
+            [name, "proxy", ..] if resource == SERVICES => (Some(*name), Some("proxy")),
             _ => return Err(unknown()),
         };
         let query: Vec<_> = form(uri.query().unwrap_or_default());
@@ -119,6 +124,7 @@ impl Asked {
             namespace: namespace.to_owned(),
             name: name.map(str::to_owned),
             subresource: subresource.map(str::to_owned),
+            behind: uri.path().split_once("/proxy").map_or("", |(_, behind)| behind).to_owned(),
             query,
         })
     }

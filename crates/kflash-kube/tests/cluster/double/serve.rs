@@ -52,6 +52,8 @@ struct Inner {
     /// Cuts each watch after so many events.
     watch_events: Mutex<Option<usize>>,
     logs: Mutex<Logs>,
+    /// What Services answer, by `http:NAME:PORT` and path.
+    services: Mutex<BTreeMap<(String, String), Value>>,
     /// Of its version.
     minor: Mutex<String>,
     changed: watch::Sender<i64>,
@@ -72,6 +74,7 @@ impl Server {
             latency: Mutex::new(Duration::from_millis(3)),
             watch_events: Mutex::default(),
             logs: Mutex::default(),
+            services: Mutex::default(),
             minor: Mutex::new("33".into()),
             changed: watch::Sender::new(0),
             killed: Notify::new(),
@@ -225,12 +228,22 @@ impl Server {
         if asked.subresource.as_deref() == Some("log") {
             return self.log_of(asked);
         }
+        if asked.subresource.as_deref() == Some("proxy") {
+            let target = asked.name.clone().unwrap_or_default();
+            let body = lock(&self.0.services).get(&(target, asked.behind.clone())).cloned();
+            return body.map(|body| json_answer(200, &body)).ok_or_else(Failure::unavailable);
+        }
         if asked.verb == "watch" {
             let watch = self.with(|store| Watch::of(asked, store))?;
             return Ok(self.stream(watch));
         }
         let (code, object) = self.with(|store| store.answer(asked, header("content-type"), body))?;
         Ok(json_answer(code, &object))
+    }
+
+    /// A Service answers this to whoever asks through the API server.
+    pub fn set_service(&self, target: &str, path: &str, answer: Value) {
+        lock(&self.0.services).insert((target.to_owned(), path.to_owned()), answer);
     }
 
     /// A container writes this; `None` ends it.
