@@ -13,6 +13,7 @@ use std::time::Duration;
 use kflash::boards;
 use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation};
 use kflash::exit::ExitCode;
+use kflash_job::Quiesce;
 use kflash_sim::board::{Contents, Options, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::mount::live::Live;
@@ -23,6 +24,7 @@ use tests::binary::debug_binary;
 
 use crate::bench::LEASE;
 use crate::process::{Served, Sidecar, send};
+use crate::run::order;
 
 const BOARD: &str = "btt-octopus-v1.1-f446";
 const OLD: &str = "v0.12.0-1-g0ldf1rmw";
@@ -157,6 +159,28 @@ impl Flasher {
     fn end(mut self) -> Option<i32> {
         self.said.by_ref().for_each(drop);
         self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn what_the_manifests_tell_the_containers_is_understood() {
+    for quiesce in [Quiesce::Sidecar, Quiesce::Token, Quiesce::None] {
+        let pod = order(quiesce).job.spec.unwrap().template.spec.unwrap();
+        let containers: Vec<_> = pod.init_containers.into_iter().flatten().chain(pod.containers).collect();
+        assert_eq!(containers.len(), if quiesce == Quiesce::Sidecar { 2 } else { 1 });
+        for container in containers {
+            let program = match &*container.name {
+                "quiesce" => PathBuf::from(env!("CARGO_BIN_EXE_kubectl-kflash")),
+                _ => debug_binary("kflash", "kflash-cli"),
+            };
+            let mut lines = vec![container.args.unwrap()];
+            lines.extend(container.startup_probe.map(|probe| probe.exec.unwrap().command.unwrap().split_off(1)));
+            for line in lines {
+                // Everything before it has to be understood first.
+                let output = Command::new(&program).args(&line).arg("--help").env_clear().output().unwrap();
+                assert_eq!(output.status.code(), Some(0), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
     }
 }
 

@@ -40,7 +40,8 @@ board = 'btt-octopus-v1.1-f446'
 device = ['1-1.4']
 ";
 
-fn order(quiesce: Quiesce) -> Order {
+/// What is run of [`CONFIG`].
+pub fn order(quiesce: Quiesce) -> Order {
     let config = Config::parse(Path::new("/etc/kflash/config.toml"), CONFIG.as_bytes(), None).unwrap();
     let printer = config.printer("voron").unwrap();
     let shape = Shape { access: Access::Privileged, quiesce, images: Images::default() };
