@@ -7,7 +7,7 @@ use std::{fs, iter};
 
 use anyhow::{Context, Result, bail};
 use kflash::config::{Config, Printer};
-use kflash_job::{Access, Images, Inputs, Manifest, Quiesce, Shape, detect, flash, setup, yaml};
+use kflash_job::{Images, Inputs, Manifest, Shape, detect, flash, setup, yaml};
 
 const FOLDER: &str = "k8s-jobs";
 /// The name of the Job, and of the ConfigMap, whatever is edited in them.
@@ -46,7 +46,7 @@ pub fn check(root: &Path) -> Result<()> {
 fn files(root: &Path) -> Result<[(&'static str, String); 3]> {
     let config = Config::read(&root.join(FOLDER).join("base/config.toml"), None)?;
     let printer = config.printers.first().context("no printer in the example")?;
-    let shape = Shape { access: Access::Privileged, quiesce: Quiesce::Sidecar, images: Images::default() };
+    let shape = Shape::default();
     let inputs =
         Inputs { config: &config, printer, profiles: &BTreeMap::new(), ca: None, moonraker_ca: None, firmware: None };
     let setup = anywhere(setup(printer, &shape)?);

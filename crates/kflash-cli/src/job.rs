@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::value_parser;
 use kflash::config::Printer;
 use kflash::exit::ExitCode;
 use kflash_job::{Access, Firmware, Images, Inputs, JobError, Quiesce, Shape, notes_of_flash, notes_of_setup, yaml};
@@ -55,6 +56,9 @@ struct Render {
     /// Where the container images are
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     registry: String,
+    /// Seconds that the sidecar waits for a print to end instead of refusing; the firmware is obtained before
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u32).range(..=604_800))]
+    wait: u32,
     /// Write setup.yaml and flash-job.yaml to DIR instead of printing them
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -75,6 +79,7 @@ impl Render {
             access: self.access,
             quiesce: self.quiesce,
             images: Images { registry: self.registry.clone(), ..Images::default() },
+            wait: self.wait,
         };
         let firmware = self.firmware.as_deref().map(checked).transpose()?;
         let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(read).transpose()?;

@@ -1,5 +1,7 @@
 //! Why no manifests are made.
 
+use crate::Quiesce;
+
 /// Why no manifests are made.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -52,6 +54,14 @@ pub enum JobError {
         printer: String,
         /// What both ask for.
         resource: String,
+    },
+    /// A wait that nobody would wait.
+    #[error("printer {printer}: only a sidecar waits for the end of a print, and this is --quiesce {quiesce}")]
+    NobodyWaits {
+        /// The printer.
+        printer: String,
+        /// How Klipper would be stopped.
+        quiesce: Quiesce,
     },
     /// A firmware file for several boards.
     #[error("printer {printer} has {boards} boards, and one firmware file is given: name the board")]

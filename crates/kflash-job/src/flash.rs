@@ -21,7 +21,7 @@ use crate::{JobError, Manifest, Quiesce, Shape};
 
 /// A ConfigMap holds a MiB, its keys included.
 const MOST: usize = (1 << 20) - 4096;
-/// A build, a wait and a flash.
+/// A build and a flash, on the slowest of nodes, and what is tried again.
 const DEADLINE: i64 = 5400;
 /// A week, for its logs.
 const KEPT: i32 = 604_800;
@@ -55,6 +55,9 @@ pub struct Firmware<'a> {
 pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobError> {
     let printer = inputs.printer;
     let cluster = cluster_of(printer)?;
+    if shape.wait > 0 && shape.quiesce != Quiesce::Sidecar {
+        return Err(JobError::NobodyWaits { printer: printer.name.clone(), quiesce: shape.quiesce });
+    }
     if inputs.firmware.is_some() && printer.boards.len() > 1 {
         return Err(JobError::WhichBoard { printer: printer.name.clone(), boards: printer.boards.len() });
     }
@@ -98,9 +101,9 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
             // Never two at once on one board.
             pod_replacement_policy: Some("Failed".to_owned()),
             backoff_limit: Some(2),
-            active_deadline_seconds: Some(DEADLINE),
+            active_deadline_seconds: Some(DEADLINE + i64::from(shape.wait)),
             ttl_seconds_after_finished: Some(KEPT),
-            pod_failure_policy: Some(failure_policy()),
+            pod_failure_policy: Some(failure_policy(shape)),
             template,
             ..JobSpec::default()
         }),
@@ -110,13 +113,17 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
 }
 
 /// Fails for good where trying again cannot help; an eviction counts for nothing.
-fn failure_policy() -> PodFailurePolicy {
-    let codes = [ExitCode::Usage, ExitCode::Refused, ExitCode::Denied, ExitCode::Build, ExitCode::Lost];
+fn failure_policy(shape: &Shape) -> PodFailurePolicy {
+    let mut codes = vec![ExitCode::Usage, ExitCode::Refused, ExitCode::Denied, ExitCode::Build, ExitCode::Lost];
+    if shape.wait > 0 {
+        // It was waited for long enough: another pod would build once more, and wait once more.
+        codes.insert(2, ExitCode::Busy);
+    }
     let on_exit = PodFailurePolicyRule {
         action: "FailJob".to_owned(),
         on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
             operator: "In".to_owned(),
-            values: codes.map(|exit| i32::from(exit.code())).into(),
+            values: codes.into_iter().map(|exit| i32::from(exit.code())).collect(),
             container_name: None,
         }),
         on_pod_conditions: None,

@@ -42,6 +42,14 @@ pub fn notes_of_flash(shape: &Shape) -> String {
     let mut text = "# Once for each flash: kubectl apply -f flash-job.yaml\n\
                     # The very same once more: kubectl replace --force -f flash-job.yaml\n"
         .to_owned();
+    if shape.wait > 0 {
+        let _ = write!(
+            text,
+            "#\n# Waits up to {} s for a print to end, when the firmware is there. Until then Klipper runs, nothing is stopped, and\n\
+             # the node cannot be drained; kubectl delete -f flash-job.yaml ends the wait.\n",
+            shape.wait
+        );
+    }
     if shape.quiesce == Quiesce::Token {
         text.push_str(
             "#\n# The Job is suspended: as soon as it runs, Klipper has to give way. Ask Moonraker whether the printer prints,\n\

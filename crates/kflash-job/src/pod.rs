@@ -45,6 +45,8 @@ const TERMINATION: &str = "/run/kflash/termination";
 pub(crate) const NOBODY: i64 = 65532;
 /// Debian's group of serial ports.
 const DIALOUT: i64 = 20;
+/// For how many seconds the sidecar may need to decide, besides waiting: far more than all that it asks may take.
+const DECIDES: i32 = 3600;
 /// More than the slowest write of a board and Klipper's return.
 const GRACE: i64 = 300;
 
@@ -159,6 +161,9 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
         args.extend(words(&["--moonraker-ca", &format!("{INPUTS}/{MOONRAKER_CA}")]));
         mounts.push(mount("inputs", INPUTS, true));
     }
+    if shape.wait > 0 {
+        args.extend(words(&["--wait", &shape.wait.to_string()]));
+    }
     // With one board, it can be told whether Klipper has to be stopped at all.
     if let [board] = &*printer.boards {
         let firmware = if given { given_path() } else { format!("{FIRMWARE}/{}", board.name) };
@@ -189,8 +194,8 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
         startup_probe: Some(Probe {
             exec: Some(ExecAction { command: Some(words(&["/usr/bin/kubectl-kflash", "probe", "--shared", SHARED])) }),
             period_seconds: Some(1),
-            // An hour: it may have been told to wait for the end of a print.
-            failure_threshold: Some(3600),
+            // It decides in minutes, or as long after as it was told to wait: to be killed for that would undo it.
+            failure_threshold: Some(i32::try_from(shape.wait).unwrap_or(i32::MAX).saturating_add(DECIDES)),
             ..Probe::default()
         }),
         security_context: Some(least()),

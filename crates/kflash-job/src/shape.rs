@@ -12,6 +12,14 @@ pub struct Shape {
     pub quiesce: Quiesce,
     /// Which images the containers run.
     pub images: Images,
+    /// For how many seconds the sidecar waits for the end of a print before it refuses.
+    pub wait: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { access: Access::Privileged, quiesce: Quiesce::Sidecar, images: Images::default(), wait: 0 }
+    }
 }
 
 /// How the container that flashes reaches the board.

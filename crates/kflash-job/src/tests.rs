@@ -47,7 +47,7 @@ fn with(old: &str, new: &str) -> Config {
 fn shapes() -> impl Iterator<Item = Shape> {
     ACCESS
         .into_iter()
-        .flat_map(|access| QUIESCE.into_iter().map(move |quiesce| Shape { access, quiesce, images: Images::default() }))
+        .flat_map(|access| QUIESCE.into_iter().map(move |quiesce| Shape { access, quiesce, ..Shape::default() }))
 }
 
 fn usual() -> Shape {
@@ -185,7 +185,7 @@ fn what_is_mounted_is_there_and_what_is_there_is_mounted() {
 #[test]
 fn a_sidecar_never_waits_for_what_klipper_holds() {
     let held = with("resource = ", r#"token = "squat.ai/serial", resource = "#);
-    let shape = |quiesce| Shape { access: Access::Unprivileged, quiesce, images: Images::default() };
+    let shape = |quiesce| Shape { access: Access::Unprivileged, quiesce, ..Shape::default() };
     let error = made(&held, &shape(Quiesce::Sidecar), None).unwrap_err();
     assert!(matches!(error, JobError::Deadlock { .. }), "{error}");
     // Where Klipper gives way, that resource is what it gives up.
@@ -232,6 +232,28 @@ fn it_ends_for_good_where_trying_again_cannot_help() {
     assert_eq!(rules[0]["onExitCodes"]["containerName"], Value::Null, "those that obtain count, too");
     let evicted = json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
     assert_eq!(rules[1], evicted);
+}
+
+#[test]
+fn a_job_that_waits_for_a_print_has_the_time_to_and_a_fresh_pod_does_not_wait_again() {
+    let waiting = Shape { wait: 7200, ..usual() };
+    let (at_once, waits) = (job(&usual(), None), job(&waiting, None));
+    let quiesce = container(&waits, "quiesce");
+    assert_eq!(option(&quiesce, "--wait"), Some("7200"));
+    assert_eq!(option(&container(&at_once, "quiesce"), "--wait"), None);
+    // A Job that ends before it was waited for would give the board to nobody; a probe that gives up restarts the wait.
+    let deadline = |job: &Value| job["spec"]["activeDeadlineSeconds"].as_u64().unwrap();
+    assert_eq!(deadline(&waits), deadline(&at_once) + 7200);
+    let probe = &quiesce["startupProbe"];
+    let patience = probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap();
+    assert!(patience > 7200 + 600, "{patience}");
+    let ends = |job: &Value| job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"].clone();
+    assert_eq!((ends(&at_once), ends(&waits)), (json!([2, 3, 6, 7, 13]), json!([2, 3, 5, 6, 7, 13])));
+    assert!(notes_of_flash(&waiting).contains("up to 7200 s"));
+    for quiesce in [Quiesce::Token, Quiesce::None] {
+        let error = made(&config(), &Shape { quiesce, ..waiting.clone() }, None).unwrap_err();
+        assert!(matches!(error, JobError::NobodyWaits { .. }), "{error}");
+    }
 }
 
 #[test]

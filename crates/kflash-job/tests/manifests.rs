@@ -27,9 +27,9 @@ fn shapes() -> Vec<Shape> {
     let accesses = [Access::Privileged, Access::Unprivileged].into_iter();
     let of = |access| {
         let quiesces = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None].into_iter();
-        quiesces.map(move |quiesce| Shape { access, quiesce, images: Images::default() })
+        quiesces.map(move |quiesce| Shape { access, quiesce, ..Shape::default() })
     };
-    accesses.flat_map(of).collect()
+    accesses.flat_map(of).chain([Shape { wait: 7200, ..Shape::default() }]).collect()
 }
 
 /// What `kubernetes-validate` says of these files, strictly, for every version.
@@ -135,7 +135,7 @@ fn the_overlays_are_what_would_be_rendered() {
         moonraker_ca: None,
         firmware: None,
     };
-    let shape = Shape { access: Access::Unprivileged, quiesce: Quiesce::Sidecar, images: Images::default() };
+    let shape = Shape { access: Access::Unprivileged, ..Shape::default() };
     let rendered = job(&yaml(&flash(&inputs, &shape).unwrap()).unwrap());
     // Its ConfigMap is named by a digest.
     let name = rendered["metadata"]["name"].as_str().unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use kflash::boards;
 use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation};
 use kflash::exit::ExitCode;
-use kflash_job::Quiesce;
+use kflash_job::{Quiesce, Shape};
 use kflash_sim::board::{Contents, Options, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::mount::live::Live;
@@ -24,7 +24,7 @@ use tests::binary::debug_binary;
 
 use crate::bench::LEASE;
 use crate::process::{Served, Sidecar, send};
-use crate::run::order;
+use crate::run::order_of;
 
 const BOARD: &str = "btt-octopus-v1.1-f446";
 const OLD: &str = "v0.12.0-1-g0ldf1rmw";
@@ -164,10 +164,11 @@ impl Flasher {
 
 #[test]
 fn what_the_manifests_tell_the_containers_is_understood() {
-    for quiesce in [Quiesce::Sidecar, Quiesce::Token, Quiesce::None] {
-        let pod = order(quiesce).job.spec.unwrap().template.spec.unwrap();
+    let shapes = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None].map(|quiesce| Shape { quiesce, ..Shape::default() });
+    for shape in shapes.into_iter().chain([Shape { wait: 7200, ..Shape::default() }]) {
+        let pod = order_of(&shape).job.spec.unwrap().template.spec.unwrap();
         let containers: Vec<_> = pod.init_containers.into_iter().flatten().chain(pod.containers).collect();
-        assert_eq!(containers.len(), if quiesce == Quiesce::Sidecar { 2 } else { 1 });
+        assert_eq!(containers.len(), if shape.quiesce == Quiesce::Sidecar { 2 } else { 1 });
         for container in containers {
             let program = match &*container.name {
                 "quiesce" => PathBuf::from(env!("CARGO_BIN_EXE_kubectl-kflash")),

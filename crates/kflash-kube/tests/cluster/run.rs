@@ -9,7 +9,7 @@ use kflash::cluster::{Gate, Outcome, Summary, annotation, file, label};
 use kflash::config::Config;
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
-use kflash_job::{Access, Firmware, Images, Inputs, Manifest, Quiesce, Shape};
+use kflash_job::{Firmware, Inputs, Manifest, Quiesce, Shape};
 use kflash_kube::api::Cluster;
 use kflash_kube::gate::Answer;
 use kflash_kube::lease::Identity;
@@ -42,22 +42,26 @@ device = ['1-1.4']
 
 /// What is run of [`CONFIG`].
 pub fn order(quiesce: Quiesce) -> Order {
+    order_of(&Shape { quiesce, ..Shape::default() })
+}
+
+/// The same, in any shape.
+pub fn order_of(shape: &Shape) -> Order {
     let config = Config::parse(Path::new("/etc/kflash/config.toml"), CONFIG.as_bytes(), None).unwrap();
     let printer = config.printer("voron").unwrap();
-    let shape = Shape { access: Access::Privileged, quiesce, images: Images::default() };
     let profiles = std::collections::BTreeMap::new();
     let firmware = Some(Firmware { bytes: b"firmware" });
     let inputs = Inputs { config: &config, printer, profiles: &profiles, ca: None, moonraker_ca: None, firmware };
-    let mut manifests = kflash_job::flash(&inputs, &shape).unwrap();
+    let mut manifests = kflash_job::flash(&inputs, shape).unwrap();
     let (Some(Manifest::Job(job)), Some(Manifest::ConfigMap(map))) = (manifests.pop(), manifests.pop()) else {
         panic!("a ConfigMap and a Job")
     };
     Order {
-        setup: kflash_job::setup(printer, &shape).unwrap(),
+        setup: kflash_job::setup(printer, shape).unwrap(),
         inputs: *map,
         job: *job,
         workload: "deployment/voron-klipper".parse().unwrap(),
-        lease: (quiesce == Quiesce::Sidecar).then(|| LEASE.to_owned()),
+        lease: (shape.quiesce == Quiesce::Sidecar).then(|| LEASE.to_owned()),
         wait: Duration::ZERO,
         trusting: false,
     }

@@ -49,9 +49,9 @@ pub struct Args {
     /// Where the container images are
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     registry: String,
-    /// Seconds to wait for a print to end instead of refusing
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
-    wait: u64,
+    /// Seconds to wait for a print to end instead of refusing; a sidecar waits as long for one that begins meanwhile
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u32).range(..=604_800))]
+    wait: u32,
     /// Take a Moonraker that does not answer for a printer that does nothing
     #[arg(long)]
     trust_silence: bool,
@@ -63,8 +63,9 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         access: args.access,
         quiesce: args.quiesce,
         images: Images { registry: args.registry.clone(), ..Images::default() },
+        wait: if args.quiesce == Quiesce::Sidecar { args.wait } else { 0 },
     };
-    let order = inputs.order(&shape, Duration::from_secs(args.wait), args.trust_silence)?;
+    let order = inputs.order(&shape, Duration::from_secs(args.wait.into()), args.trust_silence)?;
     let cluster = cli.connect.cluster_in(order.inputs.metadata.namespace.as_deref()).await?;
     let printer = inputs.moonraker(&cluster).await?;
 
