@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use kflash::cluster::{Gate, Outcome, Summary, file};
+use kflash::cluster::{Confirmed, Gate, Outcome, Summary, file};
 use kflash::exit::ExitCode;
 
 use crate::failure::Failure;
@@ -23,6 +23,9 @@ pub struct Pod {
     #[arg(long, value_name = "FILE")]
     termination_message: Option<PathBuf>,
 }
+
+/// What is to be known of a flash that did not take place.
+const NOT_STOPPED: &str = "Klipper was not stopped: it reports what was last confirmed";
 
 /// How the run on each board ended, by its name; without one, where there is but one.
 #[derive(Debug, Default)]
@@ -49,6 +52,22 @@ impl Ends {
     }
 }
 
+/// Nothing was to be done; by Klipper's name of the micro-controller, where there are several.
+fn already_current(boards: BTreeMap<String, Confirmed>) -> Summary {
+    let one = |runs: Confirmed| Summary {
+        before: Some(runs.version.clone()),
+        now: Some(runs.version),
+        sha256: Some(runs.sha256),
+        ..Summary::new(Outcome::AlreadyCurrent, ExitCode::Ok, None)
+    };
+    let mut boards: BTreeMap<_, _> = boards.into_iter().map(|(name, runs)| (name, one(runs))).collect();
+    let summary = match boards.len() {
+        0 | 1 => boards.pop_first().map_or_else(nothing, |(_, only)| only),
+        _ => Summary::of_boards(boards),
+    };
+    Summary { notes: vec![NOT_STOPPED.to_owned()], ..summary }
+}
+
 fn nothing() -> Summary {
     Summary::new(Outcome::Failed, ExitCode::Internal, Some("no board was flashed".into()))
 }
@@ -69,19 +88,17 @@ impl Pod {
                 let summary = ends.summary(&ended);
                 (ended, summary)
             }
-            Ok(Some(Gate::AlreadyCurrent { version, sha256 })) => {
-                let note = "Klipper was not stopped: it reports the version that was last confirmed on the board";
-                let summary = Summary {
-                    before: Some(version.clone()),
-                    now: Some(version.clone()),
-                    sha256: Some(sha256),
-                    notes: vec![note.to_owned()],
-                    ..Summary::new(Outcome::AlreadyCurrent, ExitCode::Ok, None)
-                };
+            Ok(Some(Gate::AlreadyCurrent { boards })) => {
+                let summary = already_current(boards);
                 if json {
                     render::result_json(&summary);
                 } else {
-                    render::result(&format!("Nothing to do: the board runs {} already. {note}", shown(&version)));
+                    let runs = |name: &str, one: &Summary| {
+                        format!("{name} runs {} already", shown(one.now.as_deref().unwrap_or_default()))
+                    };
+                    let several: Vec<_> = summary.boards.iter().map(|(name, one)| runs(name, one)).collect();
+                    let all = if several.is_empty() { runs("the board", &summary) } else { several.join(", ") };
+                    render::result(&format!("Nothing to do: {all}. {NOT_STOPPED}"));
                 }
                 (Ok(ExitCode::Ok), summary)
             }
@@ -105,6 +122,10 @@ impl Pod {
         let Some(folder) = &self.handover else { return Ok(None) };
         let path = folder.join(file::GATE);
         match Gate::read(&path) {
+            Ok(Some(Gate::AlreadyCurrent { boards })) if boards.is_empty() => {
+                let message = format!("{}: nothing is to be done, it says, on no board", path.display());
+                Err(Failure::new(ExitCode::Internal, message))
+            }
             Ok(Some(gate)) => Ok(Some(gate)),
             Ok(None) => {
                 let message = format!("quiesce has said nothing in {}: it has to be started first", path.display());

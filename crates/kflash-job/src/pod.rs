@@ -164,8 +164,8 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
     if shape.wait > 0 {
         args.extend(words(&["--wait", &shape.wait.to_string()]));
     }
-    // With one board, it can be told whether Klipper has to be stopped at all.
-    if let [board] = &*printer.boards {
+    // With these, it can be told whether Klipper has to be stopped at all.
+    for board in &printer.boards {
         let firmware = if given { given_path() } else { format!("{FIRMWARE}/{}", board.name) };
         args.extend(words(&["--firmware", &firmware, "--mcu", &mcu(board)]));
     }

@@ -297,6 +297,18 @@ fn firmware_that_comes_along_needs_no_builder_and_no_network() {
 }
 
 #[test]
+fn the_sidecar_knows_the_image_of_every_board_by_klippers_name() {
+    let board = |name: &str| format!("[[printers.boards]]\n{name}board = \"btt-octopus-v1.1-f446\"\ndevice = [\"1-1.4\"]\n");
+    let config = parsed(&(CONFIG.to_owned() + &board("name = \"ebb\"\n")));
+    let quiesce = container(&value(&made(&config, &usual(), None).unwrap()[1]), "quiesce");
+    let args: Vec<_> = quiesce["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let at = args.iter().position(|arg| *arg == "--firmware").unwrap();
+    let images = ["--firmware", "/firmware/btt-octopus-v1.1-f446", "--mcu", "mcu"];
+    assert_eq!(args[at..at + 4], images);
+    assert_eq!(args[at + 4..at + 8], ["--firmware", "/firmware/ebb", "--mcu", "mcu ebb"]);
+}
+
+#[test]
 fn what_the_pod_reads_is_the_configuration_of_its_printer() {
     let map = value(&rendered(&usual(), None)[0]);
     let mut meant = config();

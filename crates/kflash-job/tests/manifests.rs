@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use kflash::config::Config;
-use kflash_job::{Access, Firmware, Images, Inputs, Quiesce, Shape, detect, flash, setup, yaml};
+use kflash_job::{Access, Firmware, Inputs, Quiesce, Shape, detect, flash, setup, yaml};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -98,8 +98,8 @@ pub struct Debt {
 pub enum Flashed<'a> {
     /// Nothing.
     Nothing,
-    /// The firmware of the micro-controller that Klipper calls so.
-    One(&'a str),
+    /// The firmware of the micro-controllers that Klipper calls so.
+    These(&'a [String]),
     /// That of any of them.
     Any,
 }
@@ -107,8 +107,8 @@ pub enum Flashed<'a> {
 /// How a flash ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Klipper's name of the micro-controller, where one was flashed.
-    pub mcu: Option<String>,
+    /// Klipper's names of the micro-controllers that were flashed, where they are known.
+    pub mcus: Vec<String>,
     /// What it came to.
     pub summary: Summary,
 }
@@ -116,14 +116,16 @@ pub struct End {
 impl End {
     /// What was seen running, by Klipper's name of the micro-controller.
     fn confirmed(&self) -> BTreeMap<String, Confirmed> {
-        let Self { mcu, summary } = self;
-        // `voron/EBB` is [mcu EBB] in printer.cfg.
-        let section = |name: &str| match name.rsplit('/').next() {
-            Some("mcu") | None => "mcu".to_owned(),
-            Some(board) => format!("mcu {board}"),
+        let Self { mcus, summary } = self;
+        // `voron/EBB` is [mcu EBB] in printer.cfg; the one board that has no name there is [mcu].
+        let section = |name: &str| {
+            let name = name.rsplit('/').next().unwrap_or_default();
+            let named = format!("mcu {name}");
+            let is_mcu = name == "mcu" || (!mcus.contains(&named) && mcus.iter().any(|mcu| mcu == "mcu"));
+            if is_mcu { "mcu".to_owned() } else { named }
         };
         let boards = summary.boards.iter().filter_map(|(name, board)| Some((section(name), board.confirmed()?)));
-        let one = summary.confirmed().map(|runs| (mcu.clone().unwrap_or_else(|| "mcu".to_owned()), runs));
+        let one = summary.confirmed().map(|runs| (mcus.first().cloned().unwrap_or_else(|| "mcu".to_owned()), runs));
         boards.chain(one).collect()
     }
 }
@@ -207,7 +209,7 @@ impl Lease {
         let mut confirmed = self.confirmed.clone();
         match flashed {
             Flashed::Nothing => {}
-            Flashed::One(mcu) => drop(confirmed.remove(mcu)),
+            Flashed::These(mcus) => confirmed.retain(|mcu, _| !mcus.contains(mcu)),
             Flashed::Any => confirmed.clear(),
         }
         if confirmed != self.confirmed {

@@ -55,7 +55,10 @@ impl Printer for Moonraker {
 
     async fn firmware(&self, mcu: &str) -> Option<String> {
         let all = self.ask(Client::micro_controllers).await.ok()?;
-        all.into_iter().find(|one| one.section == mcu)?.version
+        // Boards have names in lower case, printer.cfg has [mcu EBB].
+        let mut named = all.into_iter().filter(|one| one.section.eq_ignore_ascii_case(mcu));
+        let only = named.next().filter(|_| named.next().is_none())?;
+        only.version
     }
 }
 

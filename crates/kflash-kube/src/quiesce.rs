@@ -1,10 +1,11 @@
 //! The sidecar: stops Klipper for the flash beside it, and gives it back when that has ended.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kflash::cluster::{Gate, HandoverError, Outcome, Summary, Workload, file};
+use kflash::cluster::{Confirmed, Gate, HandoverError, Outcome, Summary, Workload, file};
 use kflash::exit::ExitCode;
 use kflash::moonraker::Activity;
 use tokio::time::{self, Instant};
@@ -37,16 +38,36 @@ pub struct Order {
     pub who: Identity,
     /// The directory that is shared with the container that flashes.
     pub shared: PathBuf,
-    /// Klipper's name of the micro-controller that is flashed: `mcu`, `mcu EBB`; `None` where there are several.
-    pub mcu: Option<String>,
-    /// The image that will be flashed, where it is known already; or why it cannot be.
-    pub image: Option<Result<Wanted, String>>,
+    /// What is flashed; empty where that is not known here.
+    pub boards: Vec<Board>,
     /// For how long to wait for a gate that is shut.
     pub wait: Duration,
     /// For how long Klipper's pods may take to end.
     pub end: Duration,
     /// Take no answer of Moonraker for a printer that does nothing.
     pub trusting: bool,
+}
+
+/// A board that is flashed.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// Klipper's name of its micro-controller: `mcu`, `mcu EBB`.
+    pub mcu: String,
+    /// The image that it is to run, where it is known already; or why it cannot be flashed.
+    pub image: Option<Result<Wanted, String>>,
+}
+
+impl Order {
+    /// Klipper's names of the micro-controllers that are flashed.
+    fn mcus(&self) -> Vec<String> {
+        self.boards.iter().map(|board| board.mcu.clone()).collect()
+    }
+
+    /// Why this cannot be flashed, where that is known already.
+    fn unusable(&self) -> Option<NotStopped> {
+        let reason = self.boards.iter().find_map(|board| board.image.as_ref()?.as_ref().err())?;
+        Some(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() })
+    }
 }
 
 /// The firmware that a board is to run.
@@ -83,8 +104,8 @@ struct Told {
 enum NotStopped {
     /// Asked to end before.
     Asked,
-    /// The board has it already.
-    AlreadyCurrent(Wanted),
+    /// Every board has it already.
+    AlreadyCurrent(BTreeMap<String, Confirmed>),
     /// For this.
     Refused { exit: ExitCode, reason: String },
 }
@@ -93,9 +114,8 @@ impl<P: Printer> Sidecar<'_, P> {
     /// Does it all, until it is asked to stop and Klipper is back. Requests are made again for as long as it takes once
     /// Klipper is stopped: only then the caller may give up, and the Lease says what is owed.
     pub async fn run(&self) -> Result<(), LeaseFailure> {
-        let mcu = &self.order.mcu;
         let end = match self.open_gate().await {
-            Ok(summary) => summary.map(|summary| End { mcu: mcu.clone(), summary }),
+            Ok(summary) => summary.map(|summary| End { mcus: self.order.mcus(), summary }),
             Err(error) => {
                 // Nobody can be told, so nothing may stay stopped. The probe never succeeds, which ends the Job.
                 (self.steps)(Step::Refused { exit: ExitCode::Internal, reason: error.to_string() });
@@ -132,10 +152,10 @@ impl<P: Printer> Sidecar<'_, P> {
                 return Ok(Some(self.hold().await));
             }
             Err(NotStopped::Asked) => {}
-            Err(NotStopped::AlreadyCurrent(wanted)) => {
-                let Wanted { sha256, version, .. } = wanted;
-                (self.steps)(Step::AlreadyCurrent { version: version.clone() });
-                Gate::AlreadyCurrent { version, sha256 }.write(&path)?;
+            Err(NotStopped::AlreadyCurrent(boards)) => {
+                let versions = boards.iter().map(|(mcu, runs)| (mcu.clone(), runs.version.clone())).collect();
+                (self.steps)(Step::AlreadyCurrent { versions });
+                Gate::AlreadyCurrent { boards }.write(&path)?;
             }
             Err(NotStopped::Refused { exit, reason }) => {
                 // Before the flash is told to end: Klipper is not to wait for that.
@@ -195,8 +215,9 @@ impl<P: Printer> Sidecar<'_, P> {
     /// Takes the Lease, with what is owed from now on; asks the gate before, unless Klipper is down already for a flash
     /// that died.
     async fn take(&self, told: &mut Told) -> Result<Debt, Taking> {
-        let Order { who, workload, mcu, image, .. } = self.order;
-        let flashed = mcu.as_deref().map_or(Flashed::Any, Flashed::One);
+        let Order { who, workload, .. } = self.order;
+        let mcus = self.order.mcus();
+        let flashed = if mcus.is_empty() { Flashed::Any } else { Flashed::These(&mcus) };
         let patience = self.bounded();
         let lease = self.cluster.lease(&self.order.lease, &patience).await?;
         let from = match self.cluster.standing(&lease, who, &patience).await? {
@@ -209,14 +230,12 @@ impl<P: Printer> Sidecar<'_, P> {
             Standing::Free => "a run that nobody knows".to_owned(),
         };
         let Some(owed) = lease.debt.clone() else {
-            if let Some(Err(reason)) = image {
-                // Klipper is not stopped for a flash that cannot be.
-                return Err(Taking::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() }));
-            }
+            // Klipper is not stopped for a flash that cannot be.
+            self.order.unusable().map_or(Ok(()), |why| Err(Taking::Not(why)))?;
             let scale = self.cluster.scale(workload, &patience).await?;
             let answer = self.ask(&scale.selector).await?;
-            if let Some(wanted) = self.current(&lease, &answer).await {
-                return Err(Taking::Not(NotStopped::AlreadyCurrent(wanted)));
+            if let Some(boards) = self.current(&lease, &answer).await {
+                return Err(Taking::Not(NotStopped::AlreadyCurrent(boards)));
             }
             // Waiting for an answer takes time: what is recorded has to be what is there now.
             let replicas = self.cluster.scale(workload, &patience).await?.replicas;
@@ -236,13 +255,8 @@ impl<P: Printer> Sidecar<'_, P> {
             self.cluster.release(&lease, None, &patience).await?;
             return Err(Taking::Changed);
         }
-        match image {
-            // What is owed is given back with the refusal.
-            Some(Err(reason)) => {
-                Err(Taking::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() }))
-            }
-            _ => Ok(owed),
-        }
+        // What is owed is given back with the refusal.
+        self.order.unusable().map_or(Ok(owed), |why| Err(Taking::Not(why)))
     }
 
     /// Asks the gate; the answer of one that is open.
@@ -257,16 +271,26 @@ impl<P: Printer> Sidecar<'_, P> {
         Ok(answer)
     }
 
-    /// The image, where the board runs it already, by the word of the Lease and of Moonraker both.
-    async fn current(&self, lease: &Lease, answer: &Answer) -> Option<Wanted> {
-        let Some(Ok(wanted)) = &self.order.image else { return None };
+    /// What runs, where that is what every board is to run, by the word of the Lease and of Moonraker both.
+    async fn current(&self, lease: &Lease, answer: &Answer) -> Option<BTreeMap<String, Confirmed>> {
+        let boards = &self.order.boards;
+        let mut current = BTreeMap::new();
+        for Board { mcu, image } in boards {
+            let Some(Ok(Wanted { sha256, version })) = image else { return None };
+            lease.confirmed.get(mcu).filter(|confirmed| confirmed.sha256 == *sha256)?;
+            current.insert(mcu.clone(), Confirmed { sha256: sha256.clone(), version: version.clone() });
+        }
         let ready = matches!(answer, Answer::Does(Activity::Idle { klipper }) if klipper == "ready");
-        let mcu = self.order.mcu.as_ref()?;
-        if !ready || lease.confirmed.get(mcu)?.sha256 != wanted.sha256 {
+        // Two boards of one name are not told apart.
+        if !ready || current.is_empty() || current.len() < boards.len() {
             return None;
         }
-        let runs = self.printer.firmware(mcu).await?;
-        (runs == wanted.version).then(|| wanted.clone())
+        for (mcu, wanted) in &current {
+            if self.printer.firmware(mcu).await? != wanted.version {
+                return None;
+            }
+        }
+        Some(current)
     }
 
     async fn scale_down(&self, debt: &Debt) -> Result<(), NotStopped> {

@@ -1,5 +1,6 @@
 //! What happens to Klipper, step by step: lines of the sidecar's log, and Events of the Job.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use kflash::cluster::{Outcome, Summary, Workload};
@@ -64,8 +65,8 @@ pub enum Step {
     },
     /// There is nothing to flash; nothing is stopped.
     AlreadyCurrent {
-        /// The version that runs.
-        version: String,
+        /// The versions that run, by Klipper's name of the micro-controller.
+        versions: BTreeMap<String, String>,
     },
     /// Klipper has its replicas again.
     Restored {
@@ -139,8 +140,9 @@ impl Display for Step {
             }
             Self::LeaseLost { by } => write!(f, "the Lease was taken over during the flash: it is held by {by}"),
             Self::Refused { exit, reason } => write!(f, "refused (exit code {}): {reason}", exit.code()),
-            Self::AlreadyCurrent { version } => {
-                write!(f, "nothing to do: the board runs this very firmware, {version}, already")
+            Self::AlreadyCurrent { versions } => {
+                let all: Vec<_> = versions.iter().map(|(mcu, version)| format!("{mcu} {version}")).collect();
+                write!(f, "nothing to do: this very firmware runs already: {}", all.join(", "))
             }
             Self::Restored { workload, replicas } => write!(f, "scaled {workload} back to {replicas}"),
             Self::Settled { workload, replicas: Some(replicas) } => {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use kflash::cluster::{Gate, Outcome, Summary, file};
+use kflash::cluster::{Confirmed, Gate, Outcome, Summary, file};
 use kflash::exit::ExitCode;
 
 use crate::desk::{Desk, NEW, OLD, Ran, printer};
@@ -83,14 +83,21 @@ fn it_opens_no_device_unless_it_is_told_to() {
     assert_eq!((left.result, left.exit, left.message), (Outcome::Refused, ExitCode::Busy, Some(reason.clone())));
     assert_eq!((&ran.result["result"], &ran.result["message"]), (&"failed".into(), &reason.into()));
 
-    let current = Gate::AlreadyCurrent { version: NEW.into(), sha256: "ab".repeat(32) };
+    let runs = |version: &str| Confirmed { version: version.into(), sha256: "ab".repeat(32) };
+    let current = Gate::AlreadyCurrent { boards: [("mcu".to_owned(), runs(NEW))].into() };
     let (ran, left) = pod.flash(&config, Some(&current), &["--printer", "voron"]);
     assert_eq!((left.result, left.exit), (Outcome::AlreadyCurrent, ExitCode::Ok));
     assert_eq!((&ran.result["result"], &ran.result["now"]), (&"already-current".into(), &NEW.into()));
+    let boards = [("mcu".to_owned(), runs(NEW)), ("mcu EBB".to_owned(), runs("v2"))];
+    let (_, left) = pod.flash(&config, Some(&Gate::AlreadyCurrent { boards: boards.into() }), &["--printer", "voron"]);
+    assert_eq!((left.result, left.exit, left.boards.len()), (Outcome::AlreadyCurrent, ExitCode::Ok, 2));
+    assert_eq!(left.boards["mcu EBB"].confirmed(), Some(runs("v2")));
 
-    fs::write(pod.shared.join(file::GATE), "{}").unwrap();
-    let (_, left) = pod.flash(&config, None, &["--printer", "voron"]);
-    assert_eq!((left.result, left.exit), (Outcome::Refused, ExitCode::Internal));
+    for nothing in ["{}", r#"{"gate":"already-current","boards":{}}"#] {
+        fs::write(pod.shared.join(file::GATE), nothing).unwrap();
+        let (_, left) = pod.flash(&config, None, &["--printer", "voron"]);
+        assert_eq!((left.result, left.exit), (Outcome::Refused, ExitCode::Internal), "{nothing}");
+    }
     assert!(mcu.untouched());
 }
 

@@ -12,7 +12,7 @@ use kflash_kube::api::{Cluster, Patience};
 use kflash_kube::events;
 use kflash_kube::lease::Identity;
 use kflash_kube::printer;
-use kflash_kube::quiesce::{Order, Sidecar, Wanted};
+use kflash_kube::quiesce::{Board, Order, Sidecar, Wanted};
 use kflash_kube::run::SIDECARS;
 use kflash_kube::step::Step;
 use kflash_kube::stop;
@@ -62,12 +62,12 @@ pub struct Args {
     /// Directory that is shared with the container that flashes
     #[arg(long, value_name = "DIR")]
     shared: PathBuf,
-    /// Image that will be flashed: where the board runs it already, Klipper is not stopped
+    /// Klipper's name of a micro-controller that is flashed: mcu, mcu EBB. May be given several times
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    mcu: Vec<String>,
+    /// Image that will be flashed to it, as often as --mcu: where all run theirs already, Klipper is not stopped
     #[arg(long, value_name = "FILE", requires = "mcu")]
-    firmware: Option<PathBuf>,
-    /// Klipper's name of the micro-controller, where one is flashed: mcu, mcu EBB
-    #[arg(long, value_name = "NAME")]
-    mcu: Option<String>,
+    firmware: Vec<PathBuf>,
     /// Seconds to wait for a print to end, or for another flash, instead of refusing
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
     wait: u64,
@@ -103,8 +103,7 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         workload: args.workload.clone(),
         who: who.clone(),
         shared: args.shared.clone(),
-        mcu: args.mcu.clone(),
-        image: args.firmware.as_deref().map(wanted),
+        boards: boards(&args.mcu, &args.firmware)?,
         wait: Duration::from_secs(args.wait),
         end: Duration::from_secs(args.stop_timeout),
         trusting: args.trust_silence,
@@ -159,6 +158,16 @@ async fn too_old(cluster: &Cluster) -> Result<(), Failure> {
         // What it does not tell, it need not tell: most servers are newer.
         _ => Ok(()),
     }
+}
+
+/// The boards, each with its image.
+fn boards(mcus: &[String], images: &[PathBuf]) -> Result<Vec<Board>, Failure> {
+    if !images.is_empty() && images.len() != mcus.len() {
+        let message = format!("--firmware is given {} times, --mcu {} times", images.len(), mcus.len());
+        return Err(Failure::new(ExitCode::Usage, &message));
+    }
+    let mut images = images.iter().map(|path| wanted(path));
+    Ok(mcus.iter().map(|mcu| Board { mcu: mcu.clone(), image: images.next() }).collect())
 }
 
 /// What the image at `path` makes of a board.

@@ -12,7 +12,7 @@ use kflash::moonraker::Activity;
 use kflash_kube::api::{Cluster, Patience};
 use kflash_kube::gate::{Answer, Printer};
 use kflash_kube::lease::{Identity, LeaseFailure};
-use kflash_kube::quiesce::{Order, Sidecar};
+use kflash_kube::quiesce::{Board, Order, Sidecar};
 use kflash_kube::restore::{RestoreError, Restored};
 use kflash_kube::step::Step;
 use kflash_kube::{events, stop};
@@ -103,8 +103,7 @@ impl Bench {
             workload: self.klipper.clone(),
             who: Identity { uid: format!("uid-of-{job}"), job: job.into() },
             shared: shared.to_owned(),
-            mcu: Some("mcu".into()),
-            image: None,
+            boards: vec![Board { mcu: "mcu".into(), image: None }],
             wait: Duration::ZERO,
             end: Duration::from_secs(60),
             trusting: false,
@@ -234,7 +233,7 @@ impl Printer for Bench {
     }
 
     async fn firmware(&self, mcu: &str) -> Option<String> {
-        assert!(["mcu", "mcu EBB"].contains(&mcu), "{mcu}");
+        assert!(["mcu", "mcu EBB", "mcu nozzle"].contains(&mcu), "{mcu}");
         self.firmware.lock().expect("no panic").clone()
     }
 }

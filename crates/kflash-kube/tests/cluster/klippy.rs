@@ -142,8 +142,10 @@ impl Says {
     fn objects(&self) -> Map<String, Value> {
         let mut objects = Map::new();
         objects.insert("webhooks".into(), self.webhooks());
-        objects.insert("configfile".into(), json!({"config": {}, "settings": {"mcu": {"serial": "/dev/serial/x"}}}));
+        let settings = json!({"mcu": {"serial": "/dev/serial/x"}, "mcu ebb": {"serial": "/dev/serial/y"}});
+        objects.insert("configfile".into(), json!({"config": {}, "settings": settings}));
         objects.insert("mcu".into(), json!({"mcu_version": self.firmware, "mcu_constants": {"MCU": "stm32f446xx"}}));
+        objects.insert("mcu EBB".into(), json!({"mcu_version": "v1", "mcu_constants": {"MCU": "stm32g0b1xx"}}));
         objects.insert("idle_timeout".into(), json!({"state": self.idle, "printing_time": 0.0}));
         objects.insert("display_status".into(), json!({"progress": 0.0, "message": null}));
         objects.insert("pause_resume".into(), json!({"is_paused": self.print == Some("paused")}));

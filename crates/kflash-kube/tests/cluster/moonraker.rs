@@ -143,7 +143,8 @@ async fn it_follows_klipper_through_all_its_states() {
     let klippy = Klippy::start(&moonraker.klippy_socket(), Says::ready());
     moonraker.comes_to(&idle("ready")).await;
     assert_eq!(moonraker.printer().firmware("mcu").await.as_deref(), Some("v0.13.0-1-gabcdef0"));
-    assert_eq!(moonraker.printer().firmware("mcu EBB").await, None);
+    assert_eq!(moonraker.printer().firmware("mcu ebb").await.as_deref(), Some("v1"), "printer.cfg has [mcu EBB]");
+    assert_eq!(moonraker.printer().firmware("mcu nozzle").await, None);
 
     for (print, idles, answer, open) in [
         (Some("printing"), "Printing", Answer::Does(Activity::Printing(job())), false),

@@ -5,11 +5,11 @@ use std::fs;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use kflash::cluster::{Gate, Outcome, Summary, annotation, file, label};
+use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation, file, label};
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
 use kflash_kube::gate::Answer;
-use kflash_kube::quiesce::{Order, Wanted};
+use kflash_kube::quiesce::{Board, Order, Wanted};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
 use serde_json::{Value, json};
@@ -227,21 +227,22 @@ async fn what_the_board_runs_already_stops_nothing() {
     let order = |version: &str, sha256: String| {
         let shared = TempDir::new().unwrap();
         let mut order = bench.order("second", shared.path());
-        order.image = Some(Ok(Wanted { sha256, version: version.into() }));
+        order.boards[0].image = Some(Ok(Wanted { sha256, version: version.into() }));
         (order, shared)
     };
-    let runs = |version: Option<&str>| {
+    let reports = |version: Option<&str>| {
         *bench.firmware.lock().unwrap_or_else(PoisonError::into_inner) = version.map(str::to_owned);
     };
-    runs(Some("v2"));
+    reports(Some("v2"));
     let (same, _shared) = order("v2", "ab".repeat(32));
-    let current = Gate::AlreadyCurrent { version: "v2".into(), sha256: "ab".repeat(32) };
+    let runs = Confirmed { version: "v2".into(), sha256: "ab".repeat(32) };
+    let current = Gate::AlreadyCurrent { boards: [("mcu".to_owned(), runs)].into() };
     assert_eq!(bench.pod_with(same).await.gate, Some(current));
     assert_eq!(writes(&bench.server), [""; 0]);
 
     // Another board of the printer, for which the same image was built: nothing is known of it.
     let (mut other, _shared) = order("v2", "ab".repeat(32));
-    other.mcu = Some("mcu EBB".into());
+    other.boards[0].mcu = "mcu EBB".into();
     assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
     time::sleep(Duration::from_secs(10)).await;
     let lease = bench.server.lease(LEASE);
@@ -253,7 +254,7 @@ async fn what_the_board_runs_already_stops_nothing() {
     for (version, sha256, running) in
         [("v2", "cd".repeat(32), Some("v2")), ("v2", "ab".repeat(32), Some("v3")), ("v2", "ab".repeat(32), None)]
     {
-        runs(running);
+        reports(running);
         let (other, _shared) = order(version, sha256);
         assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
         time::sleep(Duration::from_secs(10)).await;
@@ -305,7 +306,7 @@ async fn of_several_boards_each_is_remembered() {
     let boards = [("voron/EBB".to_owned(), flashed("v3")), ("voron/nozzle".to_owned(), failed)].into();
     let several = Summary::of_boards(boards);
     let shared = TempDir::new().unwrap();
-    let order = Order { mcu: None, ..bench.order("second", shared.path()) };
+    let order = Order { boards: Vec::new(), ..bench.order("second", shared.path()) };
     let (stopper, stop) = stop::channel();
     let flash = async {
         let gate = started(shared.path()).await;
@@ -324,6 +325,63 @@ async fn of_several_boards_each_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_all_of_several_boards_run_already_stops_nothing() {
+    let bench = Bench::new().await;
+    *bench.firmware.lock().unwrap_or_else(PoisonError::into_inner) = Some("v2".into());
+    let wanted = |mcu: &str, image: &str| {
+        let image = Some(Ok(Wanted { sha256: image.repeat(32), version: "v2".into() }));
+        Board { mcu: mcu.into(), image }
+    };
+    let flash = async |boards: Vec<Board>, summary: Summary| {
+        let shared = TempDir::new().unwrap();
+        let order = Order { boards, ..bench.order("several", shared.path()) };
+        bench.server.plan(Vec::new());
+        let (stopper, stop) = stop::channel();
+        let flash = async {
+            let gate = started(shared.path()).await;
+            if gate == Gate::Open {
+                leave(shared.path(), &summary);
+            }
+            stopper.request();
+            gate
+        };
+        let gate = bench.sidecar(&order, &stop, flash).await.gate.unwrap();
+        time::sleep(Duration::from_secs(10)).await;
+        gate
+    };
+    // The board that printer.cfg has as [mcu] is named by its kind.
+    let both = || vec![wanted("mcu", "ab"), wanted("mcu EBB", "ab")];
+    let boards = [("voron/octopus".to_owned(), flashed("v2")), ("voron/EBB".to_owned(), flashed("v2"))];
+    let well = || Summary::of_boards(boards.clone().into());
+    assert_eq!(flash(both(), well()).await, Gate::Open, "nothing is known of them");
+    let runs = Confirmed { version: "v2".into(), sha256: "ab".repeat(32) };
+    let current = [("mcu".to_owned(), runs.clone()), ("mcu EBB".to_owned(), runs)];
+    assert_eq!(flash(both(), well()).await, Gate::AlreadyCurrent { boards: current.into() });
+    assert_eq!(writes(&bench.server), [""; 0]);
+    assert_eq!(bench.server.events().last().unwrap(), "AlreadyCurrent");
+
+    for boards in [
+        vec![wanted("mcu", "ab"), wanted("mcu EBB", "cd")],
+        vec![wanted("mcu", "ab"), Board { mcu: "mcu EBB".into(), image: None }],
+        // Moonraker knows one board of that name, and nobody which.
+        vec![wanted("mcu", "ab"), wanted("mcu", "ab")],
+    ] {
+        assert_eq!(flash(boards.clone(), well()).await, Gate::Open, "{boards:?}");
+    }
+
+    // One of them fails: of the other it is known all the same, and of a third what was known.
+    assert_eq!(flash(vec![wanted("mcu nozzle", "ab")], flashed("v2")).await, Gate::Open);
+    let failed = Summary::new(Outcome::Failed, ExitCode::Write, Some("it stalls".into()));
+    let boards = [("voron/octopus".to_owned(), flashed("v2")), ("voron/EBB".to_owned(), failed)];
+    let other = vec![wanted("mcu", "cd"), wanted("mcu EBB", "cd")];
+    assert_eq!(flash(other, Summary::of_boards(boards.into())).await, Gate::Open);
+    let lease = bench.server.lease(LEASE);
+    let confirmed = lease["metadata"]["annotations"][annotation::CONFIRMED].as_str().unwrap();
+    let confirmed: Value = serde_json::from_str(confirmed).unwrap();
+    assert_eq!(confirmed.as_object().unwrap().keys().collect::<Vec<_>>(), ["mcu", "mcu nozzle"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_owed_is_given_back_where_no_flash_can_be() {
     let bench = Bench::new().await;
     hold(&bench, "dead", 1, -120);
@@ -331,7 +389,7 @@ async fn what_is_owed_is_given_back_where_no_flash_can_be() {
     time::sleep(Duration::from_secs(5)).await;
     let shared = TempDir::new().unwrap();
     let mut order = bench.order("second", shared.path());
-    order.image = Some(Err("/firmware/klipper.bin: no such file".into()));
+    order.boards[0].image = Some(Err("/firmware/klipper.bin: no such file".into()));
     refused(bench.pod_with(order).await.gate.as_ref());
     bench.assert_whole(1, "given back");
 }
@@ -455,7 +513,7 @@ async fn what_cannot_be_read_stops_nothing() {
 
     let shared = TempDir::new().unwrap();
     let mut order = bench.order("first", shared.path());
-    order.image = Some(Err("/firmware/klipper.bin: no such file".into()));
+    order.boards[0].image = Some(Err("/firmware/klipper.bin: no such file".into()));
     let ended = bench.pod_with(order).await;
     assert_eq!(refused(ended.gate.as_ref()), (ExitCode::Usage, "/firmware/klipper.bin: no such file"));
 

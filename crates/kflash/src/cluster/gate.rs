@@ -1,9 +1,11 @@
 //! The word that `quiesce` gives to the container with the device.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Confirmed;
 use super::handover::{self, HandoverError};
 use crate::exit::ExitCode;
 
@@ -20,13 +22,11 @@ pub enum Gate {
         /// A line for a person.
         reason: String,
     },
-    /// The board was confirmed to run this image before, and Moonraker says that it still does: end well, without
-    /// opening the device.
+    /// Every board was confirmed to run its image before, and Moonraker says that it still does: end well, without
+    /// opening a device.
     AlreadyCurrent {
-        /// The version that runs, as the firmware says it.
-        version: String,
-        /// SHA-256 of the image file, as lower-case hex.
-        sha256: String,
+        /// What runs, by Klipper's name of the micro-controller.
+        boards: BTreeMap<String, Confirmed>,
     },
 }
 
@@ -63,7 +63,9 @@ mod tests {
         for gate in [
             Gate::Open,
             Gate::Refused { exit: ExitCode::Busy, reason: "it prints benchy.gcode".into() },
-            Gate::AlreadyCurrent { version: "v0.13.0-1-gabc".into(), sha256: "00ff".into() },
+            Gate::AlreadyCurrent {
+                boards: [("mcu".into(), Confirmed { version: "v0.13.0-1-gabc".into(), sha256: "00ff".into() })].into(),
+            },
         ] {
             gate.write(&path).unwrap();
             assert_eq!(Gate::read(&path).unwrap(), Some(gate));
