@@ -6,10 +6,11 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use kflash::addr::{FlashAddr, FlashRange, FlashSize};
 use kflash::boards;
 use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation};
 use kflash::exit::ExitCode;
@@ -18,7 +19,7 @@ use kflash_sim::board::{Contents, Options, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::mount::live::Live;
 use kflash_sim::mount::usbip::server::Server;
-use kflash_sim::mount::{self, Mount, QUEUE};
+use kflash_sim::mount::{self, Message, Mount, QUEUE};
 use serde_json::Value;
 use tests::binary::debug_binary;
 
@@ -36,6 +37,7 @@ const START: u32 = 0x0800_8000;
 struct Node {
     served: Served,
     board: SocketAddr,
+    controls: SyncSender<Message>,
     firmware: PathBuf,
 }
 
@@ -47,6 +49,10 @@ struct Flasher {
 
 impl Node {
     async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    async fn with(options: Options) -> Self {
         let served = Served::new().await;
         let (profile, chip) = boards::find(BOARD).unwrap();
         let image = |version: &str| TestImage::klipper(&chip.mcu[0], START).version(version).build();
@@ -62,14 +68,20 @@ impl Node {
         let (controls, queue) = sync_channel(QUEUE);
         let server = Server::listen("127.0.0.1:0".parse().unwrap(), &controls).unwrap();
         let board = server.address();
+        let sender = controls.clone();
         thread::spawn(move || {
-            let mut board = VirtualBoard::with_options(&profile, &chip, contents, Options::default()).unwrap();
+            let mut board = VirtualBoard::with_options(&profile, &chip, contents, options).unwrap();
             board.power(Duration::ZERO, true);
             let port = "1-1".parse().unwrap();
             let mut live = Live::new(board, chip, Duration::from_secs(1), port, None, Box::new(|_| ()));
-            mount::serve(&mut live, Mount::Usbip(server), &controls, &queue).unwrap();
+            mount::serve(&mut live, Mount::Usbip(server), &sender, &queue).unwrap();
         });
-        Self { served, board, firmware }
+        Self { served, board, controls, firmware }
+    }
+
+    /// Somebody at the board does this.
+    fn control(&self, what: &str) {
+        self.controls.send(Message::Control(what.into())).unwrap();
     }
 
     /// A pod's beginning, with an empty directory: what quiesce decides.
@@ -216,6 +228,42 @@ async fn klipper_is_given_back_however_the_flash_fails() {
         assert_eq!(node.confirmed(), None);
     }
     assert_eq!(node.pod("1-1", firmware).await.result, Outcome::Flashed);
+}
+
+#[tokio::test]
+async fn a_flash_that_breaks_off_is_told_and_the_next_pod_makes_it_good() {
+    for (happens, exit, cure, next) in [
+        ("unplug", ExitCode::Write, &["plug"][..], Outcome::Flashed),
+        // It comes back in its ROM, with everything written.
+        ("boot0 on", ExitCode::Lost, &["boot0 off", "reset"], Outcome::AlreadyCurrent),
+    ] {
+        let node = Node::new().await;
+        let (sidecar, gate) = node.begin(&[]).await;
+        assert_eq!(gate, Gate::Open);
+        let mut flasher = node.flash_well();
+        flasher.until(r#""phase":"write","done""#);
+        node.control(happens);
+        let code = flasher.end();
+        let left = node.end(sidecar, code).await;
+        assert_eq!((left.result, left.exit, node.confirmed()), (Outcome::Failed, exit, None), "{happens}: {left:?}");
+        for what in cure {
+            node.control(what);
+        }
+        let left = node.pod("1-1", node.firmware.to_str().unwrap()).await;
+        assert_eq!((left.result, left.now.as_deref()), (next, Some(NEW)), "{happens}: {left:?}");
+        assert_eq!(node.confirmed().unwrap().version, NEW);
+    }
+}
+
+#[tokio::test]
+async fn a_board_that_takes_no_write_costs_klipper_nothing() {
+    let write_protected = vec![FlashRange { start: FlashAddr(START), size: FlashSize(0x4000) }];
+    let node = Node::with(Options { write_protected, ..Options::default() }).await;
+    for _ in 0..2 {
+        let left = node.pod("1-1", node.firmware.to_str().unwrap()).await;
+        assert_eq!((left.result, left.exit, node.confirmed()), (Outcome::Failed, ExitCode::Write, None), "{left:?}");
+        assert!(left.message.as_deref().unwrap().contains("0x08008000"), "{left:?}");
+    }
 }
 
 #[tokio::test]
