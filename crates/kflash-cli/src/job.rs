@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::value_parser;
 use kflash::config::Printer;
 use kflash::exit::ExitCode;
-use kflash_job::{Access, Firmware, Images, Inputs, JobError, Quiesce, Shape, notes_of_flash, notes_of_setup, yaml};
+use kflash_job::{
+    Access, Firmware, Images, Inputs, JobError, Quiesce, Shape, Via, notes_of_flash, notes_of_setup, yaml,
+};
 
 use crate::args::Shared;
 use crate::failure::Failure;
@@ -50,6 +52,12 @@ struct Render {
     /// Job then waits to be started), or by somebody else
     #[arg(long, default_value = "sidecar", value_name = "sidecar|token|none")]
     quiesce: Quiesce,
+    /// Which way the firmware goes to the chip: over the board's own cable, or through a debug probe on its SWD pins
+    #[arg(long, default_value = "cable", value_name = "cable|swd")]
+    via: Via,
+    /// Which debug probe, where the node has several; `kflash detect` lists them
+    #[arg(long, value_name = "VID:PID:SERIAL")]
+    probe: Option<String>,
     /// Firmware that comes along, for a printer with one board: nothing is built or fetched
     #[arg(long, short, value_name = "FILE")]
     firmware: Option<PathBuf>,
@@ -79,6 +87,11 @@ impl Render {
             access: self.access,
             quiesce: self.quiesce,
             images: Images { registry: self.registry.clone(), ..Images::default() },
+            via: self
+                .via
+                .clone()
+                .with(self.probe.clone())
+                .map_err(|error| Failure::usage(format!("--via: {error}")))?,
             wait: self.wait,
         };
         let firmware = self.firmware.as_deref().map(checked).transpose()?;

@@ -88,7 +88,7 @@ fn index(fetch: &Fetch) -> Table {
 }
 
 /// As a configuration has it; shown, it would be escaped.
-fn selector(selector: &Selector) -> String {
+pub(crate) fn selector(selector: &Selector) -> String {
     match selector {
         Selector::Serial(serial) => serial.clone(),
         Selector::Tty(path) => path.display().to_string(),
@@ -96,11 +96,15 @@ fn selector(selector: &Selector) -> String {
     }
 }
 
+/// The board's profile in the pod: its id, or a file.
+pub(crate) fn profile(board: &Board) -> String {
+    if board.board.contains('/') { profile_path(&board.name) } else { board.board.clone() }
+}
+
 fn described(board: &Board, from: From) -> Table {
-    let profile = if board.board.contains('/') { profile_path(&board.name) } else { board.board.clone() };
     let mut table = Table::from_iter([
         ("name".to_owned(), Value::from(board.name.clone())),
-        ("board".to_owned(), Value::from(profile)),
+        ("board".to_owned(), Value::from(profile(board))),
     ]);
     let devices: Vec<_> = board.device.iter().map(|device| Value::from(selector(device))).collect();
     table.insert("device".to_owned(), devices.into());

@@ -63,6 +63,14 @@ pub enum JobError {
         /// How Klipper would be stopped.
         quiesce: Quiesce,
     },
+    /// A probe is on one chip.
+    #[error("printer {printer} has {boards} boards, and a debug probe is on the pins of one")]
+    OneProbe {
+        /// The printer.
+        printer: String,
+        /// How many.
+        boards: usize,
+    },
     /// A firmware file for several boards.
     #[error("printer {printer} has {boards} boards, and one firmware file is given: name the board")]
     WhichBoard {
@@ -82,6 +90,14 @@ pub enum JobError {
     /// Unprivileged without a resource.
     #[error("printer {printer}: unprivileged access takes a device plugin's resource: state printers.cluster.resource")]
     NoResource {
+        /// The printer.
+        printer: String,
+    },
+    /// Unprivileged without a resource for the probe.
+    #[error(
+        "printer {printer}: unprivileged access to a debug probe takes a device plugin's resource of its own: state printers.cluster.probe-resource"
+    )]
+    NoProbeResource {
         /// The printer.
         printer: String,
     },

@@ -17,7 +17,7 @@ use crate::config_toml::{From, config_toml, sources};
 use crate::metadata::{self, job_name, labels};
 use crate::pod::{CA, CONFIG, GIVEN, MOONRAKER_CA, pod, profile_key};
 use crate::setup::cluster_of;
-use crate::{JobError, Manifest, Quiesce, Shape};
+use crate::{JobError, Manifest, Quiesce, Shape, Via};
 
 /// A ConfigMap holds a MiB, its keys included.
 const MOST: usize = (1 << 20) - 4096;
@@ -60,6 +60,9 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     }
     if inputs.firmware.is_some() && printer.boards.len() > 1 {
         return Err(JobError::WhichBoard { printer: printer.name.clone(), boards: printer.boards.len() });
+    }
+    if shape.via != Via::Cable && printer.boards.len() > 1 {
+        return Err(JobError::OneProbe { printer: printer.name.clone(), boards: printer.boards.len() });
     }
     if let Some(board) = printer.boards.iter().find(|board| board.device.is_empty()) {
         return Err(JobError::NoDevice { printer: printer.name.clone(), board: board.name.clone() });

@@ -24,5 +24,5 @@ pub use self::flash::{Firmware, Inputs, flash};
 pub use self::metadata::{job_name, lease_name};
 pub use self::notes::{notes_of_flash, notes_of_setup};
 pub use self::setup::setup;
-pub use self::shape::{Access, Images, Quiesce, Shape};
+pub use self::shape::{Access, Images, Quiesce, Shape, Via};
 pub use self::yaml::{Manifest, yaml};

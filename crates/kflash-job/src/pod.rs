@@ -14,10 +14,10 @@ use kflash::cluster::label;
 use kflash::config::{Board, Cluster, Printer};
 use kflash::identify::Selector;
 
-use crate::config_toml::From;
+use crate::config_toml::{From, profile, selector};
 use crate::metadata::{lease_name, token};
 use crate::setup::{PRIORITY, moonraker_of};
-use crate::{Access, JobError, Quiesce, Shape};
+use crate::{Access, JobError, Quiesce, Shape, Via};
 
 /// Where the firmware of the printer's boards is: what `kflash build --out` and `fetch --out` wrote, or the ConfigMap's.
 const FIRMWARE: &str = "/firmware";
@@ -45,6 +45,10 @@ const TERMINATION: &str = "/run/kflash/termination";
 pub(crate) const NOBODY: i64 = 65532;
 /// Debian's group of serial ports.
 const DIALOUT: i64 = 20;
+/// Debian's group of devices that are plugged in: kflash's udev rules give it the debug probes.
+const PLUGDEV: i64 = 46;
+/// All USB devices of the node: a probe stays the same one throughout.
+const BUS: &str = "/dev/bus/usb";
 /// For how many seconds the sidecar may need to decide, besides waiting: far more than all that it asks may take.
 const DECIDES: i32 = 3600;
 /// More than the slowest write of a board and Klipper's return.
@@ -92,6 +96,9 @@ pub(crate) fn pod(
         Access::Privileged => {
             volumes.extend(["dev", "sys", "proc"].map(|name| host_path(name, &format!("/{name}"), "Directory")));
             volumes.push(host_path("lock", "/run/lock", "DirectoryOrCreate"));
+            if shape.via != Via::Cable {
+                volumes.push(host_path("bus", BUS, "Directory"));
+            }
         }
         Access::Unprivileged => volumes.push(empty("lock")),
     }
@@ -114,7 +121,10 @@ pub(crate) fn pod(
             run_as_group: Some(NOBODY),
             run_as_non_root: (shape.access == Access::Unprivileged).then_some(true),
             fs_group: Some(NOBODY),
-            supplemental_groups: Some(vec![DIALOUT]),
+            supplemental_groups: Some(match shape.via {
+                Via::Cable => vec![DIALOUT],
+                Via::Swd { .. } => vec![DIALOUT, PLUGDEV],
+            }),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
@@ -166,8 +176,7 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
     }
     // With these, it can be told whether Klipper has to be stopped at all.
     for board in &printer.boards {
-        let firmware = if given { given_path() } else { format!("{FIRMWARE}/{}", board.name) };
-        args.extend(words(&["--firmware", &firmware, "--mcu", &mcu(board)]));
+        args.extend(words(&["--firmware", &image_of(board, given), "--mcu", &mcu(board)]));
     }
     args.extend(words(&[
         "--job-uid",
@@ -206,9 +215,11 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
 
 /// The container with the device.
 fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
-    let mut args = kflash("flash", printer);
+    let (mut args, firmware) = match (&shape.via, &*printer.boards) {
+        (Via::Swd { probe }, [board]) => (through_probe(board, probe.as_deref()), image_of(board, given)),
+        _ => (kflash("flash", printer), if given { given_path() } else { FIRMWARE.to_owned() }),
+    };
     // Moonraker was asked before Klipper was stopped: now there is nobody to ask.
-    let firmware = if given { given_path() } else { FIRMWARE.to_owned() };
     args.extend(words(&["--no-moonraker", "--firmware", &firmware]));
     args.extend(words(&["--termination-message", TERMINATION]));
     let mut mounts = vec![mount("inputs", INPUTS, true), mount("firmware", FIRMWARE, true), mount("work", WORK, false)];
@@ -229,6 +240,9 @@ fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
         Access::Privileged => {
             args.extend(words(&["--host-root", NODE]));
             mounts.extend(["dev", "sys", "proc"].map(|name| mount(name, &format!("{root}/{name}"), name != "dev")));
+            if shape.via != Via::Cable {
+                mounts.push(mount("bus", BUS, false));
+            }
             SecurityContext {
                 privileged: Some(true),
                 run_as_user: Some(0),
@@ -247,13 +261,23 @@ fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
                 }
                 Some(resource) => drop(one(resource)),
             }
+            match (&shape.via, cluster.probe_resource.clone()) {
+                (Via::Cable, _) => {}
+                (Via::Swd { .. }, Some(resource)) => drop(one(resource)),
+                (Via::Swd { .. }, None) => {
+                    return Err(JobError::NoProbeResource { printer: printer.name.clone() });
+                }
+            }
             least()
         }
     };
     mounts.push(mount("lock", &format!("{root}/run/lock"), false));
     Ok(Container {
         name: "kflash".to_owned(),
-        image: Some(shape.images.flasher()),
+        image: Some(match shape.via {
+            Via::Cable => shape.images.flasher(),
+            Via::Swd { .. } => shape.images.flasher_through_probes(),
+        }),
         args: Some(args),
         resources: Some(ResourceRequirements { limits: Some(resources), ..ResourceRequirements::default() })
             .filter(|resources| resources.limits.as_ref().is_some_and(|limits| !limits.is_empty())),
@@ -271,6 +295,15 @@ fn kflash(verb: &str, printer: &Printer) -> Vec<String> {
     words(&[verb, "--config", &config, "--printer", &printer.name, "--cache-dir", &cache, "--json"])
 }
 
+/// The same for the one board that a probe is on. Its device is where it answers afterwards.
+fn through_probe(board: &Board, probe: Option<&str>) -> Vec<String> {
+    let cache = format!("{WORK}/cache");
+    let mut args = words(&["flash", "--cache-dir", &cache, "--json", "--via", "swd", "--board", &profile(board)]);
+    args.extend(probe.map(|probe| format!("--probe={probe}")));
+    args.extend(board.device.iter().map(|device| format!("--device={}", selector(device))));
+    args
+}
+
 /// Klipper's name of a board's micro-controller: its section in printer.cfg is [mcu] or [mcu NAME]. A name that Klipper
 /// does not know only means that it is stopped.
 fn mcu(board: &Board) -> String {
@@ -281,6 +314,11 @@ fn mcu(board: &Board) -> String {
 /// Whether a board is reached without any device of the node.
 fn over_the_network(board: &Board) -> bool {
     board.device.iter().all(|device| matches!(device, Selector::Tcp(_) | Selector::Usbip { .. }))
+}
+
+/// The file with a board's firmware.
+fn image_of(board: &Board, given: bool) -> String {
+    if given { given_path() } else { format!("{FIRMWARE}/{}", board.name) }
 }
 
 fn given_path() -> String {

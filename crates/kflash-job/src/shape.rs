@@ -12,13 +12,21 @@ pub struct Shape {
     pub quiesce: Quiesce,
     /// Which images the containers run.
     pub images: Images,
+    /// Which way the firmware goes to the chip.
+    pub via: Via,
     /// For how many seconds the sidecar waits for the end of a print before it refuses.
     pub wait: u32,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { access: Access::Privileged, quiesce: Quiesce::Sidecar, images: Images::default(), wait: 0 }
+        Self {
+            access: Access::Privileged,
+            quiesce: Quiesce::Sidecar,
+            images: Images::default(),
+            via: Via::Cable,
+            wait: 0,
+        }
     }
 }
 
@@ -42,6 +50,18 @@ pub enum Quiesce {
     None,
 }
 
+/// Which way the firmware goes to the chip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Over the board's own cable, by its bootloader.
+    Cable,
+    /// Through a debug probe on the chip's SWD pins. What it wrote is confirmed over the board's own cable.
+    Swd {
+        /// Which probe, where the node has several: VID:PID:SERIAL.
+        probe: Option<String>,
+    },
+}
+
 /// Which images the containers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
@@ -60,6 +80,11 @@ impl Default for Images {
 impl Images {
     pub(crate) fn flasher(&self) -> String {
         self.of("kflash")
+    }
+
+    /// The same with debug probes.
+    pub(crate) fn flasher_through_probes(&self) -> String {
+        self.of("kflash-swd")
     }
 
     pub(crate) fn builder(&self) -> String {
@@ -91,6 +116,29 @@ impl FromStr for Access {
             "privileged" => Ok(Self::Privileged),
             "unprivileged" => Ok(Self::Unprivileged),
             _ => Err(ParseShapeError { given: text.to_owned(), words: "privileged, unprivileged" }),
+        }
+    }
+}
+
+impl FromStr for Via {
+    type Err = ParseShapeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "cable" => Ok(Self::Cable),
+            "swd" => Ok(Self::Swd { probe: None }),
+            _ => Err(ParseShapeError { given: text.to_owned(), words: "cable, swd" }),
+        }
+    }
+}
+
+impl Via {
+    /// The same through this probe, where one is named.
+    pub fn with(self, probe: Option<String>) -> Result<Self, ParseShapeError> {
+        match (self, probe) {
+            (via, None) => Ok(via),
+            (Self::Swd { .. }, Some(probe)) => Ok(Self::Swd { probe: Some(probe) }),
+            (Self::Cable, Some(_)) => Err(ParseShapeError { given: "cable".to_owned(), words: "swd, with a probe" }),
         }
     }
 }

@@ -257,6 +257,46 @@ fn a_job_that_waits_for_a_print_has_the_time_to_and_a_fresh_pod_does_not_wait_ag
 }
 
 #[test]
+fn through_a_probe_goes_one_board_and_unprivileged_it_takes_two_devices() {
+    let config =
+        with("resource = \"squat.ai/serial\"", "resource = \"squat.ai/serial\", probe-resource = \"squat.ai/stlink\"");
+    let via = Via::Swd { probe: Some("0483:374b:066F".to_owned()) };
+    for access in ACCESS {
+        let shape = Shape { access, via: via.clone(), ..Shape::default() };
+        let job = value(&made(&config, &shape, None).unwrap()[1]);
+        let flasher = container(&job, "kflash");
+        assert_eq!((option(&flasher, "--via"), option(&flasher, "--printer")), (Some("swd"), None));
+        assert_eq!(option(&flasher, "--firmware"), Some("/firmware/btt-octopus-v1.1-f446"));
+        let args = flasher["args"].as_array().unwrap();
+        for arg in ["--probe=0483:374b:066F", "--device=1-1.4", "--device=290034001751333038363536", "--no-moonraker"] {
+            assert!(args.contains(&arg.into()), "{arg}: {args:?}");
+        }
+        for container in containers(&job) {
+            let with_probes = container["image"].as_str().unwrap().starts_with("localhost/kflash-swd:");
+            assert_eq!(with_probes, container["name"] == "kflash");
+        }
+        let pod = &job["spec"]["template"]["spec"];
+        let bus = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "bus");
+        if access == Access::Privileged {
+            assert_eq!(bus.unwrap()["hostPath"], json!({"path": "/dev/bus/usb", "type": "Directory"}));
+            assert_eq!(flasher["resources"], Value::Null);
+        } else {
+            assert_eq!(bus, None);
+            assert_eq!(flasher["resources"]["limits"], json!({"squat.ai/serial": "1", "squat.ai/stlink": "1"}));
+            assert_eq!(flasher["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+            assert_eq!(pod["securityContext"]["supplementalGroups"], json!([20, 46]));
+        }
+    }
+    let unprivileged = Shape { access: Access::Unprivileged, via: via.clone(), ..Shape::default() };
+    let error = made(&self::config(), &unprivileged, None).unwrap_err();
+    assert!(matches!(error, JobError::NoProbeResource { .. }), "{error}");
+    let second = "[[printers.boards]]\nname = \"ebb\"\nboard = \"btt-octopus-v1.1-f446\"\ndevice = [\"1-1.5\"]\n";
+    let error = made(&parsed(&(CONFIG.to_owned() + second)), &Shape { via, ..Shape::default() }, None).unwrap_err();
+    assert!(matches!(error, JobError::OneProbe { boards: 2, .. }), "{error}");
+    assert!("cable".parse::<Via>().unwrap().with(Some("0483:374b".to_owned())).is_err());
+}
+
+#[test]
 fn who_ends_it_waits_for_the_slowest_write_and_for_klipper() {
     let pod = &job(&usual(), None)["spec"]["template"]["spec"];
     // A mass erase of the largest chip takes 35 s, its write about as long; Klipper has two minutes to come back.
@@ -298,7 +338,8 @@ fn firmware_that_comes_along_needs_no_builder_and_no_network() {
 
 #[test]
 fn the_sidecar_knows_the_image_of_every_board_by_klippers_name() {
-    let board = |name: &str| format!("[[printers.boards]]\n{name}board = \"btt-octopus-v1.1-f446\"\ndevice = [\"1-1.4\"]\n");
+    let board =
+        |name: &str| format!("[[printers.boards]]\n{name}board = \"btt-octopus-v1.1-f446\"\ndevice = [\"1-1.4\"]\n");
     let config = parsed(&(CONFIG.to_owned() + &board("name = \"ebb\"\n")));
     let quiesce = container(&value(&made(&config, &usual(), None).unwrap()[1]), "quiesce");
     let args: Vec<_> = quiesce["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use kflash::config::Config;
-use kflash_job::{Access, Firmware, Inputs, Quiesce, Shape, detect, flash, setup, yaml};
+use kflash_job::{Access, Firmware, Inputs, Quiesce, Shape, Via, detect, flash, setup, yaml};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -29,7 +29,13 @@ fn shapes() -> Vec<Shape> {
         let quiesces = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None].into_iter();
         quiesces.map(move |quiesce| Shape { access, quiesce, ..Shape::default() })
     };
-    accesses.flat_map(of).chain([Shape { wait: 7200, ..Shape::default() }]).collect()
+    let waits = Shape { wait: 7200, ..Shape::default() };
+    let through = [Access::Privileged, Access::Unprivileged].map(|access| Shape {
+        access,
+        via: Via::Swd { probe: None },
+        ..Shape::default()
+    });
+    accesses.flat_map(of).chain([waits]).chain(through).collect()
 }
 
 /// What `kubernetes-validate` says of these files, strictly, for every version.
@@ -82,6 +88,7 @@ fn every_shape_is_valid_for_every_version() {
     let folder = TempDir::new().unwrap();
     let mut config = example();
     config.printers[0].cluster.as_mut().unwrap().resource = Some("squat.ai/serial".to_owned());
+    config.printers[0].cluster.as_mut().unwrap().probe_resource = Some("squat.ai/stlink".to_owned());
     config.printers[0].cluster.as_mut().unwrap().api_key_secret = Some("moonraker".to_owned());
     let printer = &config.printers[0];
     let mut files = Vec::new();

@@ -21,6 +21,9 @@ pub struct Cluster {
     /// The resource of a device plugin that stands for the board, such as smarter-devices/ttyUSB0: for a board that does
     /// not re-enumerate, instead of the node's /dev.
     pub resource: Option<String>,
+    /// The resource of a device plugin that stands for the debug probe on the board, such as squat.ai/stlink: for
+    /// unprivileged Jobs that flash through it.
+    pub probe_resource: Option<String>,
     /// The resource that Klipper's pod asks for, and of which its node has one: with --quiesce token the flash asks for
     /// it, too, and Klipper gives way. Without it: kflash.dev/printer-NAME.
     pub token: Option<String>,
@@ -39,6 +42,12 @@ impl Cluster {
             ("namespace", Some(&self.namespace), is_label as fn(&str) -> bool, "namespace"),
             ("node", Some(&self.node), is_label_value, "value of the label kubernetes.io/hostname"),
             ("resource", self.resource.as_ref(), is_extended_resource, "extended resource such as example.com/board"),
+            (
+                "probe-resource",
+                self.probe_resource.as_ref(),
+                is_extended_resource,
+                "extended resource such as example.com/board",
+            ),
             ("token", self.token.as_ref(), is_extended_resource, "extended resource such as example.com/board"),
             ("api-key-secret", self.api_key_secret.as_ref(), is_subdomain, "name of a Secret"),
         ];

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::value_parser;
 use kflash::cluster::Outcome;
 use kflash::exit::ExitCode;
-use kflash_job::{Access, Images, Quiesce, Shape};
+use kflash_job::{Access, Images, Quiesce, Shape, Via};
 use kflash_kube::run::{Ending, Run, Told};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
@@ -37,6 +37,12 @@ pub struct Args {
     /// The configuration [default: kflash/config.toml in $XDG_CONFIG_HOME or ~/.config, else /etc/kflash/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Which way the firmware goes to the chip: over the board's own cable, or through a debug probe on its SWD pins
+    #[arg(long, default_value = "cable", value_name = "cable|swd")]
+    via: Via,
+    /// Which debug probe, where the node has several
+    #[arg(long, value_name = "VID:PID:SERIAL")]
+    probe: Option<String>,
     /// Firmware that comes along, for a printer with one board: nothing is built or fetched
     #[arg(long, short, value_name = "FILE")]
     firmware: Option<PathBuf>,
@@ -63,6 +69,7 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         access: args.access,
         quiesce: args.quiesce,
         images: Images { registry: args.registry.clone(), ..Images::default() },
+        via: args.via.clone().with(args.probe.clone()).map_err(|error| Failure::new(ExitCode::Usage, &error))?,
         wait: if args.quiesce == Quiesce::Sidecar { args.wait } else { 0 },
     };
     let order = inputs.order(&shape, Duration::from_secs(args.wait.into()), args.trust_silence)?;
