@@ -48,7 +48,7 @@ enum Subject {
     Build,
     /// `kflash status` with twenty boards
     Status,
-    /// The static program
+    /// The static programs: how large they are, and how fast they start
     Size,
 }
 
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Subject::Detect => detect::measure(runs)?,
             Subject::Build => build::measure(runs)?,
             Subject::Status => status::measure(runs)?,
-            Subject::Size => size::measure()?,
+            Subject::Size => size::measure(runs)?,
         });
     }
     let text = if args.json { serde_json::to_string_pretty(&reports)? + "\n" } else { figure::table(&reports) };

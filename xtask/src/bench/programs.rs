@@ -9,25 +9,22 @@ use tests::binary::static_binary;
 /// The target whose programs are static.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// Builds the program of a package, with or without its default features; where it lies.
-pub fn build(package: &str, program: &str, default_features: bool) -> anyhow::Result<PathBuf> {
+/// Builds the program of a package, with these words about its features; where it lies.
+pub fn build(package: &str, program: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "--package", package]);
-    if !default_features {
-        command.arg("--no-default-features");
-    }
-    let status = command.status().context("cannot run cargo")?;
+    let status = command.args(features).status().context("cannot run cargo")?;
     ensure!(status.success(), "cargo build of {package}: {status}");
     Ok(static_binary(program))
 }
 
 /// `kflash` as `cargo build -p kflash-cli` makes it.
 pub fn kflash() -> anyhow::Result<PathBuf> {
-    build("kflash-cli", "kflash", true)
+    build("kflash-cli", "kflash", &[])
 }
 
 /// `kflash-sim`.
 pub fn simulator() -> anyhow::Result<PathBuf> {
-    build("kflash-sim", "kflash-sim", true)
+    build("kflash-sim", "kflash-sim", &[])
 }
