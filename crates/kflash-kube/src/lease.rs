@@ -190,6 +190,11 @@ impl Lease {
         self.holder.as_ref().is_some_and(|holder| holder.uid == who.uid)
     }
 
+    /// Whether it says nothing: nobody holds it, nothing is owed.
+    pub fn is_blank(&self) -> bool {
+        self.holder.is_none() && self.debt.is_none()
+    }
+
     /// This Lease held by `who` from `now` on, owing `debt`, while `flashed` may change.
     fn held(&self, who: &Identity, now: Timestamp, debt: &Debt, flashed: Flashed<'_>) -> kubernetes::Lease {
         let mut object = self.object.clone();

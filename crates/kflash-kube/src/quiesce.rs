@@ -12,7 +12,7 @@ use tokio::time::{self, Instant};
 
 use crate::api::{ApiError, Cluster, Patience};
 use crate::gate::{self, Answer, Printer, Shut};
-use crate::lease::{Debt, End, Flashed, Identity, Lease, LeaseFailure, RENEWAL};
+use crate::lease::{Debt, End, Flashed, Holder, Identity, Lease, LeaseFailure, RENEWAL};
 use crate::pods::WaitError;
 use crate::restore::Standing;
 use crate::step::Step;
@@ -114,26 +114,49 @@ impl<P: Printer> Sidecar<'_, P> {
     /// Does it all, until it is asked to stop and Klipper is back. Requests are made again for as long as it takes once
     /// Klipper is stopped: only then the caller may give up, and the Lease says what is owed.
     pub async fn run(&self) -> Result<(), LeaseFailure> {
-        let end = match self.open_gate().await {
+        let mut owed = None;
+        let end = match self.open_gate(&mut owed).await {
             Ok(summary) => summary.map(|summary| End { mcus: self.order.mcus(), summary }),
             Err(error) => {
                 // Nobody can be told, so nothing may stay stopped. The probe never succeeds, which ends the Job.
                 (self.steps)(Step::Refused { exit: ExitCode::Internal, reason: error.to_string() });
-                self.cluster.let_go(&self.order.lease, &self.order.who, None, &self.endless()).await?;
+                self.give_back(&mut owed, None, &self.endless()).await?;
                 self.stop.wait().await;
                 None
             }
         };
-        self.cluster.let_go(&self.order.lease, &self.order.who, end.as_ref(), &self.endless()).await?;
+        self.give_back(&mut owed, end.as_ref(), &self.endless()).await?;
         if let Some(End { summary, .. }) = end {
             (self.steps)(Step::Ended { summary });
         }
         Ok(())
     }
 
+    /// Pays what is `owed`, once, and lets go of the Lease. Pays all the same where the Lease was made anew meanwhile and
+    /// says nothing, or is gone.
+    async fn give_back(
+        &self,
+        owed: &mut Option<Debt>,
+        end: Option<&End>,
+        patience: &Patience<'_>,
+    ) -> Result<(), LeaseFailure> {
+        let Order { lease, who, .. } = self.order;
+        let blank = match self.cluster.let_go(lease, who, end, patience).await {
+            Ok(true) => false,
+            Ok(false) => owed.is_some() && self.cluster.lease(lease, patience).await?.is_blank(),
+            Err(LeaseFailure::Api(ApiError::Missing { .. })) if owed.is_some() => true,
+            Err(error) => return Err(error),
+        };
+        if let Some(debt) = owed.as_ref().filter(|_| blank) {
+            self.cluster.pay(debt, patience).await?;
+        }
+        *owed = None;
+        Ok(())
+    }
+
     /// Stops Klipper and says so to the container that flashes, or says why not; returns when asked to stop, with what
-    /// came of the flash.
-    async fn open_gate(&self) -> Result<Option<Summary>, HandoverError> {
+    /// came of the flash. `owed` is what is owed from when on it is.
+    async fn open_gate(&self, owed: &mut Option<Debt>) -> Result<Option<Summary>, HandoverError> {
         let path = self.order.shared.join(file::GATE);
         match Gate::read(&path) {
             // We were restarted: what was said stands.
@@ -142,14 +165,14 @@ impl<P: Printer> Sidecar<'_, P> {
                 return Ok(None);
             }
             // The flash may be under way.
-            Ok(Some(Gate::Open)) if self.still_holds().await => return Ok(Some(self.hold().await)),
+            Ok(Some(Gate::Open)) if self.still_holds(owed).await => return Ok(Some(self.hold(owed.as_ref()).await)),
             // It cannot be written there later, either, if that fails.
             _ => Gate::clear(&path)?,
         }
-        match self.stop_klipper().await {
+        match self.stop_klipper(owed).await {
             Ok(()) => {
                 Gate::Open.write(&path)?;
-                return Ok(Some(self.hold().await));
+                return Ok(Some(self.hold(owed.as_ref()).await));
             }
             Err(NotStopped::Asked) => {}
             Err(NotStopped::AlreadyCurrent(boards)) => {
@@ -159,8 +182,7 @@ impl<P: Printer> Sidecar<'_, P> {
             }
             Err(NotStopped::Refused { exit, reason }) => {
                 // Before the flash is told to end: Klipper is not to wait for that.
-                let given_back = self.cluster.let_go(&self.order.lease, &self.order.who, None, &self.bounded()).await;
-                if let Err(error) = given_back {
+                if let Err(error) = self.give_back(owed, None, &self.bounded()).await {
                     let what = format!("give back {}", self.order.workload);
                     (self.steps)(Step::Retrying { what, problem: error.to_string() });
                 }
@@ -173,17 +195,20 @@ impl<P: Printer> Sidecar<'_, P> {
     }
 
     /// Whether the Lease is ours and owes something: then Klipper was stopped by us.
-    async fn still_holds(&self) -> bool {
+    async fn still_holds(&self, owed: &mut Option<Debt>) -> bool {
         let patience = Patience { stop: Some(self.stop), ..self.endless() };
         match self.cluster.lease(&self.order.lease, &patience).await {
-            Ok(lease) => lease.is_held_by(&self.order.who) && lease.debt.is_some(),
+            Ok(lease) => {
+                *owed = lease.debt.clone().filter(|_| lease.is_held_by(&self.order.who));
+                owed.is_some()
+            }
             // The flash has ended before we could look: its result counts.
             Err(error) => matches!(error, LeaseFailure::Api(ApiError::Stopped { .. })),
         }
     }
 
     /// Takes the Lease and scales Klipper to nothing.
-    async fn stop_klipper(&self) -> Result<(), NotStopped> {
+    async fn stop_klipper(&self, owed: &mut Option<Debt>) -> Result<(), NotStopped> {
         let deadline = Instant::now() + self.order.wait;
         let mut told = Told::default();
         let debt = loop {
@@ -206,8 +231,9 @@ impl<P: Printer> Sidecar<'_, P> {
                 }
             }
         };
-        self.scale_down(&debt).await?;
-        self.until_stopped().await?;
+        let debt = &*owed.insert(debt);
+        self.scale_down(debt).await?;
+        self.until_stopped(debt).await?;
         (self.steps)(Step::Stopped { workload: self.order.workload.clone() });
         Ok(())
     }
@@ -315,7 +341,7 @@ impl<P: Printer> Sidecar<'_, P> {
         }
     }
 
-    async fn until_stopped(&self) -> Result<(), NotStopped> {
+    async fn until_stopped(&self, debt: &Debt) -> Result<(), NotStopped> {
         let patience = Patience { until: None, ..self.bounded() };
         let enough = Instant::now() + self.order.end;
         let scale = self.cluster.scale(&self.order.workload, &patience).await?;
@@ -324,7 +350,7 @@ impl<P: Printer> Sidecar<'_, P> {
         let renewed = async {
             loop {
                 time::sleep(RENEWAL).await;
-                self.renew().await;
+                self.renew(Some(debt)).await;
             }
         };
         let ended = tokio::select! {
@@ -341,14 +367,14 @@ impl<P: Printer> Sidecar<'_, P> {
     }
 
     /// Holds the Lease, and Klipper down, until asked to stop. Returns what came of the flash.
-    async fn hold(&self) -> Summary {
+    async fn hold(&self, owed: Option<&Debt>) -> Summary {
         let workload = &self.order.workload;
         let patience = Patience { stop: Some(self.stop), ..self.endless() };
         let mut set_back: Option<(i32, u32)> = None;
         let mut renewal = Instant::now() + RENEWAL;
         while patience.pause(LOOK).await {
             if Instant::now() >= renewal {
-                self.renew().await;
+                self.renew(owed).await;
                 renewal = Instant::now() + RENEWAL;
             }
             let Ok(scale) = self.cluster.scale(workload, &patience).await else { continue };
@@ -373,17 +399,18 @@ impl<P: Printer> Sidecar<'_, P> {
         summary.fitted()
     }
 
-    /// Renews the Lease, where it is still ours.
-    async fn renew(&self) {
+    /// Renews the Lease, where it is still ours; takes it once more where it was made anew and says nothing of what is owed.
+    async fn renew(&self, owed: Option<&Debt>) {
         let Order { lease, who, .. } = self.order;
         let patience = self.bounded();
         loop {
             let Ok(lease) = self.cluster.lease(lease, &patience).await else { return };
-            let Some(debt) = lease.debt.clone().filter(|_| lease.is_held_by(who)) else {
-                let by = lease.holder.map_or_else(|| "nobody".to_owned(), |holder| holder.describe());
+            let debt = lease.debt.clone().filter(|_| lease.is_held_by(who));
+            if debt.is_none() {
+                let by = lease.holder.as_ref().map_or_else(|| "nobody".to_owned(), Holder::describe);
                 (self.steps)(Step::LeaseLost { by });
-                return;
-            };
+            }
+            let Some(debt) = debt.or_else(|| owed.cloned().filter(|_| lease.is_blank())) else { return };
             match self.cluster.hold(&lease, who, &debt, Flashed::Nothing, &patience).await {
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
                 _ => return,

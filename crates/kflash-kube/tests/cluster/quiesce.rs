@@ -548,6 +548,32 @@ async fn a_lease_that_was_taken_away_is_not_touched_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn klipper_is_given_back_where_the_lease_is_deleted_or_made_anew() {
+    for anew in [true, false] {
+        // Long before the end, and so late that it is not renewed any more.
+        for after in [FLASH / 2, FLASH + Duration::from_secs(1)] {
+            let bench = Bench::new().await;
+            let (ended, ()) = tokio::join!(bench.pod("first"), async {
+                time::sleep(after).await;
+                bench.server.remove_lease(LEASE);
+                if anew {
+                    bench.server.add_lease(LEASE);
+                }
+            });
+            assert_eq!(ended.gate, Some(Gate::Open));
+            ended.result.unwrap();
+            assert_eq!(bench.server.replicas(&bench.klipper), 1, "{anew} {after:?}: {:?}", bench.steps());
+            if anew {
+                bench.assert_whole(1, "anew");
+            }
+            if anew && after < FLASH {
+                assert_eq!(result(&bench), flashed("v2"));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn watches_that_break_off_are_made_again() {
     let bench = Bench::new().await;
     bench.server.cut_watches(Some(1));
