@@ -10,4 +10,5 @@ mod pod;
 mod process;
 mod python_client;
 mod quiesce;
+mod rendered;
 mod run;

@@ -24,15 +24,15 @@ use crate::python_client::python;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A Moonraker that runs.
-struct Running {
+pub struct Running {
     child: Child,
     dir: TempDir,
-    port: u16,
+    pub port: u16,
 }
 
 impl Running {
     /// Starts it, with `options` in its configuration's sections.
-    fn start(server: &str, authorization: &str) -> Self {
+    pub fn start(server: &str, authorization: &str) -> Self {
         let dir = TempDir::new().unwrap();
         for folder in ["config", "comms", "logs"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
@@ -64,7 +64,7 @@ impl Running {
             .expect("`tools/debian-packages test` installs Python and Moonraker");
     }
 
-    fn klippy_socket(&self) -> PathBuf {
+    pub fn klippy_socket(&self) -> PathBuf {
         self.dir.path().join("comms/klippy.sock")
     }
 
@@ -73,7 +73,7 @@ impl Running {
     }
 
     /// Waits until somebody answers at `port`.
-    async fn listening(&mut self, port: u16) {
+    pub async fn listening(&mut self, port: u16) {
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             assert!(self.child.try_wait().unwrap().is_none() && Instant::now() < end, "{}", self.log());
@@ -86,7 +86,7 @@ impl Running {
     }
 
     /// Asks until the answer is `wanted`: Moonraker needs a moment to see what Klipper does.
-    async fn comes_to(&self, wanted: &Answer) {
+    pub async fn comes_to(&self, wanted: &Answer) {
         let end = Instant::now() + PATIENCE;
         loop {
             let answer = self.printer().activity().await;
@@ -121,7 +121,7 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn idle(klipper: &str) -> Answer {
+pub fn idle(klipper: &str) -> Answer {
     Answer::Does(Activity::Idle { klipper: klipper.into() })
 }
 

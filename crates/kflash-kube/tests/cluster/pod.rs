@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -14,26 +14,33 @@ use kflash::addr::{FlashAddr, FlashRange, FlashSize};
 use kflash::boards;
 use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation};
 use kflash::exit::ExitCode;
-use kflash_job::{Quiesce, Shape};
+use kflash_job::{Quiesce, Shape, Via};
 use kflash_sim::board::{Contents, Options, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::mount::live::Live;
 use kflash_sim::mount::usbip::server::Server;
 use kflash_sim::mount::{self, Message, Mount, QUEUE};
 use serde_json::Value;
-use tests::binary::debug_binary;
+use tests::binary::{debug_binary, dynamic_binary};
 
 use crate::bench::LEASE;
 use crate::process::{Served, Sidecar, send};
 use crate::run::order_of;
 
-const BOARD: &str = "btt-octopus-v1.1-f446";
+pub const BOARD: &str = "btt-octopus-v1.1-f446";
 const OLD: &str = "v0.12.0-1-g0ldf1rmw";
 const NEW: &str = "v0.13.0-2-gnewf1rmw";
 /// Where the application starts behind Katapult.
 const START: u32 = 0x0800_8000;
 
-/// A node with a board behind Katapult, which erases and writes as slowly as a real one.
+/// A place on the network for a board behind Katapult, which erases and writes as slowly as a real one.
+pub struct Socket {
+    server: Server,
+    controls: SyncSender<Message>,
+    queue: Receiver<Message>,
+}
+
+/// A node with such a board.
 struct Node {
     served: Served,
     board: SocketAddr,
@@ -47,6 +54,38 @@ struct Flasher {
     said: Lines<BufReader<ChildStdout>>,
 }
 
+impl Socket {
+    pub fn new() -> Self {
+        let (controls, queue) = sync_channel(QUEUE);
+        let server = Server::listen("127.0.0.1:0".parse().unwrap(), &controls).unwrap();
+        Self { server, controls, queue }
+    }
+
+    /// As `device` in a configuration.
+    pub fn device(&self) -> String {
+        format!("usbip://{}/1-1", self.server.address())
+    }
+
+    /// From now on it holds a board that runs [`OLD`] and would run `known`.
+    pub fn hold(self, known: Vec<u8>, options: Options) {
+        let Self { server, controls, queue } = self;
+        let (profile, chip) = boards::find(BOARD).unwrap();
+        let contents = Contents {
+            bootloader: "katapult".into(),
+            application: Some((START, TestImage::klipper(&chip.mcu[0], START).version(OLD).build())),
+            known: vec![(START, known)],
+            uid: *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36",
+        };
+        thread::spawn(move || {
+            let mut board = VirtualBoard::with_options(&profile, &chip, contents, options).unwrap();
+            board.power(Duration::ZERO, true);
+            let port = "1-1".parse().unwrap();
+            let mut live = Live::new(board, chip, Duration::from_secs(1), port, None, Box::new(|_| ()));
+            mount::serve(&mut live, Mount::Usbip(server), &controls, &queue).unwrap();
+        });
+    }
+}
+
 impl Node {
     async fn new() -> Self {
         Self::with(Options::default()).await
@@ -54,28 +93,13 @@ impl Node {
 
     async fn with(options: Options) -> Self {
         let served = Served::new().await;
-        let (profile, chip) = boards::find(BOARD).unwrap();
-        let image = |version: &str| TestImage::klipper(&chip.mcu[0], START).version(version).build();
+        let image = TestImage::klipper("stm32f446xx", START).version(NEW).build();
         let firmware = served.file("klipper.bin");
-        fs::write(&firmware, image(NEW)).unwrap();
+        fs::write(&firmware, &image).unwrap();
         fs::create_dir(served.file("run")).unwrap();
-        let contents = Contents {
-            bootloader: "katapult".into(),
-            application: Some((START, image(OLD))),
-            known: vec![(START, image(NEW))],
-            uid: *b"\x29\x00\x34\x00\x17\x51\x33\x30\x38\x36\x35\x36",
-        };
-        let (controls, queue) = sync_channel(QUEUE);
-        let server = Server::listen("127.0.0.1:0".parse().unwrap(), &controls).unwrap();
-        let board = server.address();
-        let sender = controls.clone();
-        thread::spawn(move || {
-            let mut board = VirtualBoard::with_options(&profile, &chip, contents, options).unwrap();
-            board.power(Duration::ZERO, true);
-            let port = "1-1".parse().unwrap();
-            let mut live = Live::new(board, chip, Duration::from_secs(1), port, None, Box::new(|_| ()));
-            mount::serve(&mut live, Mount::Usbip(server), &sender, &queue).unwrap();
-        });
+        let socket = Socket::new();
+        let (board, controls) = (socket.server.address(), socket.controls.clone());
+        socket.hold(image, options);
         Self { served, board, controls, firmware }
     }
 
@@ -177,14 +201,16 @@ impl Flasher {
 #[test]
 fn what_the_manifests_tell_the_containers_is_understood() {
     let shapes = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None].map(|quiesce| Shape { quiesce, ..Shape::default() });
-    for shape in shapes.into_iter().chain([Shape { wait: 7200, ..Shape::default() }]) {
+    let waits = Shape { wait: 7200, ..Shape::default() };
+    let through = Shape { via: Via::Swd { probe: Some("0483:374b:066F".into()) }, ..Shape::default() };
+    for shape in shapes.into_iter().chain([waits, through]) {
         let pod = order_of(&shape).job.spec.unwrap().template.spec.unwrap();
         let containers: Vec<_> = pod.init_containers.into_iter().flatten().chain(pod.containers).collect();
         assert_eq!(containers.len(), if shape.quiesce == Quiesce::Sidecar { 2 } else { 1 });
         for container in containers {
             let program = match &*container.name {
                 "quiesce" => PathBuf::from(env!("CARGO_BIN_EXE_kubectl-kflash")),
-                _ => debug_binary("kflash", "kflash-cli"),
+                _ => dynamic_binary("kflash"),
             };
             let mut lines = vec![container.args.unwrap()];
             lines.extend(container.startup_probe.map(|probe| probe.exec.unwrap().command.unwrap().split_off(1)));
