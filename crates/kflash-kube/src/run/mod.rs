@@ -14,6 +14,7 @@ use kflash_job::Manifest;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use self::objects::Unended;
 use crate::api::{ApiError, Cluster, Patience};
 use crate::gate::{self, Answer, Printer, Shut};
 use crate::lease::{Identity, LeaseFailure};
@@ -145,15 +146,20 @@ impl<P: Printer> Run<'_, P> {
         self.check_version().await?;
         self.apply_setup().await?;
         self.give_back().await?;
-        let (uid, name) = if let Some((uid, name)) = self.running_job().await? {
+        let (name, unended) = (self.job_name(), self.unended_job().await?);
+        if let Some(Unended { uid, suspended: false }) = &unended {
             self.note(format!("Job {name} is there already, and has not ended"));
-            (uid, name)
-        } else {
-            self.open_gate().await?;
-            self.create().await?
+            return self.follow(uid, name).await;
+        }
+        // Also for a Job that somebody applied, or that a run left which died: nobody has asked for it now.
+        self.open_gate().await?;
+        let uid = match unended {
+            Some(Unended { uid, .. }) => uid,
+            None => self.make_job().await?,
         };
-        self.start(&uid, &name).await?;
-        self.follow(&uid, &name).await
+        self.make_inputs(&uid).await?;
+        self.start(&uid).await?;
+        self.follow(&uid, name).await
     }
 
     async fn check_version(&self) -> Result<(), RunError> {

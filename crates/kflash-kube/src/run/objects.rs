@@ -23,6 +23,13 @@ const MANAGER: &str = "kflash";
 /// Between two looks whether an old Job is gone.
 const GONE: Duration = Duration::from_millis(500);
 
+/// A Job that is there and has not ended.
+pub(super) struct Unended {
+    pub uid: String,
+    /// It has not been started.
+    pub suspended: bool,
+}
+
 /// The resource of a manifest, and whether it lies in a namespace.
 fn resource(manifest: &Manifest) -> (ApiResource, bool) {
     fn of<K: Resource<DynamicType = ()>>() -> ApiResource {
@@ -55,7 +62,7 @@ impl<P: Printer> Run<'_, P> {
         Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
     }
 
-    fn job_name(&self) -> &str {
+    pub(super) fn job_name(&self) -> &str {
         self.order.job.metadata.name.as_deref().unwrap_or_default()
     }
 
@@ -112,8 +119,8 @@ impl<P: Printer> Run<'_, P> {
         self.patience().ask(&format!("apply {kind} {name}"), || api.patch(name, &parameters, &patch)).await.map(drop)
     }
 
-    /// The Job of these inputs, by UID and name, if it has not ended. One that has is removed.
-    pub(super) async fn running_job(&self) -> Result<Option<(String, String)>, RunError> {
+    /// The Job of these inputs, if it has not ended. One that has is removed.
+    pub(super) async fn unended_job(&self) -> Result<Option<Unended>, RunError> {
         let (name, jobs) = (self.job_name(), self.jobs());
         let patience = self.patience();
         let what = format!("read Job {name}");
@@ -126,7 +133,8 @@ impl<P: Printer> Run<'_, P> {
             };
             let going = job.metadata.deletion_timestamp.is_some();
             if !going && ended(&job).is_none() {
-                return Ok(Some((job.metadata.uid.unwrap_or_default(), name.to_owned())));
+                let suspended = job.spec.and_then(|spec| spec.suspend).unwrap_or(false);
+                return Ok(Some(Unended { uid: job.metadata.uid.unwrap_or_default(), suspended }));
             }
             if !going && !removed {
                 self.note(format!("removing Job {name} of the same inputs, which has ended"));
@@ -142,8 +150,8 @@ impl<P: Printer> Run<'_, P> {
         }
     }
 
-    /// Makes the Job, suspended, and its ConfigMap, which goes when that does. Returns its UID and name.
-    pub(super) async fn create(&self) -> Result<(String, String), RunError> {
+    /// Makes the Job, suspended. Returns its UID.
+    pub(super) async fn make_job(&self) -> Result<String, RunError> {
         let (name, jobs) = (self.job_name(), self.jobs());
         let mut job = self.order.job.clone();
         job.spec = job.spec.map(|spec| JobSpec { suspend: Some(true), ..spec });
@@ -154,28 +162,33 @@ impl<P: Printer> Run<'_, P> {
             Err(ApiError::Conflict { .. }) => patience.ask(&format!("read Job {name}"), || jobs.get(name)).await?,
             made => made?,
         };
-        let uid = made.metadata.uid.unwrap_or_default();
+        self.note(format!("made Job {name}"));
+        Ok(made.metadata.uid.unwrap_or_default())
+    }
+
+    /// Makes the Job's ConfigMap, where it is not there; it goes when the Job does.
+    pub(super) async fn make_inputs(&self, uid: &str) -> Result<(), RunError> {
+        let (name, patience, parameters) = (self.job_name(), self.patience(), PostParams::default());
         let mut inputs = self.order.inputs.clone();
         inputs.metadata.owner_references = Some(vec![OwnerReference {
             api_version: "batch/v1".into(),
             kind: "Job".into(),
             name: name.to_owned(),
-            uid: uid.clone(),
+            uid: uid.to_owned(),
             controller: None,
             block_owner_deletion: None,
         }]);
         let maps: Api<ConfigMap> = Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
         match patience.ask(&format!("make ConfigMap {name}"), || maps.create(&parameters, &inputs)).await {
             // Named by the digest of what is in it.
-            Ok(_) | Err(ApiError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Ok(_) | Err(ApiError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        self.note(format!("made Job {name}"));
-        Ok((uid, name.to_owned()))
     }
 
     /// Lets the Job begin.
-    pub(super) async fn start(&self, uid: &str, name: &str) -> Result<(), RunError> {
+    pub(super) async fn start(&self, uid: &str) -> Result<(), RunError> {
+        let name = self.job_name();
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"suspend": false}}));
         let parameters = PatchParams::default();
         let (jobs, what) = (self.jobs(), format!("start Job {name}"));

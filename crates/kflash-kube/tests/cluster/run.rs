@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job as KubernetesJob;
 use kflash::cluster::{Gate, Outcome, Summary, annotation, file, label};
 use kflash::config::Config;
 use kflash::exit::ExitCode;
@@ -17,7 +18,8 @@ use kflash_kube::quiesce::Sidecar;
 use kflash_kube::run::{Ending, Order, Run, RunError, Told};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
-use kube::Client;
+use kube::api::PostParams;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time;
@@ -309,6 +311,29 @@ async fn a_printer_at_work_gets_no_job() {
         });
         assert_eq!(ended.unwrap().exit, ExitCode::Ok);
         bench.assert_whole(1, "waited");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_to_be_started_is_started_only_while_the_gate_is_open() {
+    for quiesce in [Quiesce::Token, Quiesce::Sidecar] {
+        let bench = Bench::new().await;
+        let (order, script) = (order(quiesce), Script::well());
+        // Applied by hand, without its inputs; or a run died that had just made it.
+        let jobs: Api<KubernetesJob> = Api::namespaced(bench.admin().client, NAMESPACE);
+        let mut job = order.job.clone();
+        job.spec.as_mut().unwrap().suspend = Some(true);
+        jobs.create(&PostParams::default(), &job).await.unwrap();
+        bench.says(Some(Answer::Does(Activity::Moving)));
+        let (ended, _) = bench.run(&order, &script).await;
+        assert_eq!(ended.unwrap_err().exit(), ExitCode::Busy);
+        assert_eq!((&bench.server.jobs()[0]["spec"]["suspend"], bench.server.job_pods().len()), (&json!(true), 0));
+
+        bench.says(None);
+        let (ended, _) = bench.run(&order, &script).await;
+        assert_eq!(ended.unwrap(), Ending { exit: ExitCode::Ok, summary: flashed("v2") });
+        let name = order.job.metadata.name.unwrap();
+        assert_eq!((bench.server.jobs().len(), &bench.server.config_map(&name)["metadata"]["name"]), (1, &json!(name)));
     }
 }
 
