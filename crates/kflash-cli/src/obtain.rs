@@ -191,6 +191,7 @@ impl Obtainer<'_> {
     }
 
     #[cfg(not(feature = "fetch"))]
+    #[expect(clippy::unused_self, reason = "as where it can be fetched")]
     fn can_fetch(&self, _: &kflash::config::Config) -> bool {
         false
     }
@@ -209,6 +210,7 @@ impl Obtainer<'_> {
     }
 
     #[cfg(not(feature = "fetch"))]
+    #[expect(clippy::unused_self, reason = "as where it can be fetched")]
     fn fetch(&self, _: &Board, _: Option<&str>, _: Events<'_>) -> Result<Obtained, Failure> {
         Err(Failure::usage("this kflash cannot fetch: it was built without the feature `fetch`"))
     }

@@ -44,6 +44,7 @@ pub type Offered = Result<Offer, NoOffer>;
 /// Where offers come from.
 pub struct Offers<'a> {
     /// The options of every verb.
+    #[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "only what fetches needs them"))]
     pub shared: &'a Shared,
     /// How firmware is built.
     pub builds: Builds<'a>,
