@@ -112,6 +112,11 @@ pub struct Serve {
     #[arg(long, value_name = "PORT")]
     probe: Option<UsbPath>,
 
+    /// The probe's serial number.
+    #[cfg(feature = "swd")]
+    #[arg(long, value_name = "SERIAL", requires = "probe", default_value = "SIM00001")]
+    probe_serial: String,
+
     /// Pull the probe out after so many of its commands.
     #[cfg(feature = "swd")]
     #[arg(long, value_name = "COMMANDS", requires = "probe", conflicts_with = "probe_mute")]
@@ -306,12 +311,13 @@ impl Serve {
         let Some(port) = self.probe.clone() else { return };
         let failing = self.probe_unplugged.map(Failing::Unplugged).or(self.probe_mute.map(Failing::Mute));
         let (chip, contents, queue) = (chip.clone(), board.flash().to_vec(), queue.clone());
+        let serial = self.probe_serial.clone();
         let options = swd::Options { uid: self.uid, read_protected: self.read_protected, ..swd::Options::default() };
         thread::spawn(move || {
             let start = chip.flash_start.0;
             let served = Target::new(&chip, &[(start, contents)], options)
                 .map_err(io::Error::other)
-                .and_then(|target| probe::serve(target, "SIM00001", port, failing, queue));
+                .and_then(|target| probe::serve(target, &serial, port, failing, queue));
             if let Err(error) = served {
                 say(&format!("error the debug probe: {error}"));
             }

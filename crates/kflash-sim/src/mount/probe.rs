@@ -97,7 +97,10 @@ impl Desk {
         if std::mem::replace(&mut self.debugged, debugged) == debugged {
             return;
         }
-        let runs = !debugged && matches!(target.core(), CoreState::Running | CoreState::Sleeping | CoreState::LockedUp);
+        let state = target.core();
+        let runs = !debugged
+            && !target.starts_rom()
+            && matches!(state, CoreState::Running | CoreState::Sleeping | CoreState::LockedUp);
         let message = if runs { Message::Started(target.flash()) } else { Message::Halted };
         // Without a board there is nobody to tell.
         let _ = self.board.send(message);

@@ -22,6 +22,9 @@ const INSTRUCTION: Duration = Duration::from_nanos(10);
 /// Interrupts of the largest chip modelled.
 const INTERRUPTS: usize = 100;
 
+/// Where the code region ends (ARMv7-M §B3.1).
+const RAM: u32 = 0x2000_0000;
+
 /// Opcodes that are looked at before they are executed.
 const BRANCH_TO_ITSELF: u32 = 0xe7fe;
 const WFE: u32 = 0xbf20;
@@ -69,6 +72,10 @@ pub(super) struct Cpu {
     pub retired: bool,
     /// Addresses at which it halts.
     pub breakpoints: Vec<u32>,
+    /// How often it came out of reset.
+    pub resets: u64,
+    /// Whether it has executed anything but what a debugger put into RAM since then.
+    pub ran_firmware: bool,
     executed: u64,
 }
 
@@ -97,6 +104,8 @@ impl Cpu {
             was_reset: true,
             retired: false,
             breakpoints: Vec::new(),
+            resets: 0,
+            ran_firmware: false,
             executed: 0,
         })
     }
@@ -106,13 +115,21 @@ impl Cpu {
         self.executed
     }
 
+    /// Its reset begins.
+    pub fn stop(&mut self) {
+        self.state = CoreState::InReset;
+        self.was_reset = true;
+        self.ran_firmware = false;
+    }
+
     /// Comes out of reset: takes the vector table and runs, or halts where reset is caught.
     pub fn start(&mut self) -> Result<(), String> {
+        self.stop();
         let mut fresh = processor(self.version, &self.memory)?;
         // Its tables take long to make.
         std::mem::swap(&mut fresh.instruction_decoder, &mut self.processor.instruction_decoder);
         self.processor = fresh;
-        self.was_reset = true;
+        self.resets += 1;
         // As an STM32F429 was seen to do; the architecture leaves it open.
         self.retired = false;
         self.stepping = false;
@@ -203,6 +220,7 @@ impl Cpu {
             }
         }
         self.executed += 1;
+        self.ran_firmware |= pc < RAM;
         self.retired = true;
         self.memory.borrow_mut().array.now += INSTRUCTION;
         if self.stepping {

@@ -7,7 +7,7 @@ use kflash::chip::Chip;
 
 use super::array::Array;
 use super::controller::{BusError, Controller};
-use super::part::Part;
+use super::part::{Family, Part};
 
 /// The private peripheral bus and above: not mapped here.
 pub(super) const END: u32 = 0xe000_0000;
@@ -17,12 +17,18 @@ const PERIPHERALS: std::ops::Range<u32> = 0x4000_0000..0x6000_0000;
 /// System memory, one-time-programmable and option bytes.
 const SYSTEM: std::ops::Range<u32> = 0x1fff_0000..0x2000_0000;
 
+/// Where the ROM bootloader lies, and what stands for it: vectors, and `b .` in a loop.
+const ROM_START: u32 = 0x1fff_0000;
+const ROM: [u8; 10] = [0x00, 0x10, 0x00, 0x20, 0x09, 0x00, 0xff, 0x1f, 0xfe, 0xe7];
+
 /// What lies on the bus.
 pub(super) struct Memory {
     pub array: Array,
     pub controller: Controller,
     /// A debugger is connected: read protection shuts the flash.
     pub debugged: bool,
+    /// Address 0 is the ROM's, since the last reset, and not the flash's.
+    pub rom: bool,
     part: Part,
     ram: Vec<(u32, Vec<u8>)>,
     registers: BTreeMap<u32, u32>,
@@ -35,18 +41,20 @@ impl Memory {
         let size_kib = (chip.flash().size.0 / 1024) as u16;
         let size = chip.flash_size_register.map(|at| (at.0, size_kib.to_le_bytes().to_vec()));
         let uid = chip.uid_register.map(|at| (at.0, uid.to_vec()));
+        let rom = (part.family == Family::G0).then(|| (ROM_START, ROM.to_vec()));
         // RAM comes up with anything in it.
         let noise =
             |start: u32, size: u32| (0..size).map(move |at| ((start + at).wrapping_mul(0x9e37_79b9) >> 24) as u8);
         let ram = chip.ram.iter().map(|ram| (ram.start.0, noise(ram.start.0, ram.size.0).collect()));
         Self {
+            rom: controller.starts_rom(),
             array,
             controller,
             debugged: false,
             part,
             ram: ram.collect(),
             registers: BTreeMap::new(),
-            factory: size.into_iter().chain(uid).collect(),
+            factory: rom.into_iter().chain(size).chain(uid).collect(),
         }
     }
 
@@ -54,16 +62,17 @@ impl Memory {
     pub fn reset(&mut self, power_on: bool) {
         self.array.interrupt();
         self.array.wants_reset = false;
-        self.controller.reset(power_on);
+        self.controller.reset(power_on, &self.array);
+        self.rom = self.controller.starts_rom();
         self.registers.clear();
     }
 
-    /// Where the flash starts, of which address 0 is an alias.
+    /// Where the flash starts, of which address 0 is an alias unless the ROM runs.
     fn flash_offset(&self, addr: u32) -> Option<u32> {
         let start = self.array.nor.sectors().first()?.start.0;
         let size = self.array.nor.data().len() as u32;
         let from_start = addr.checked_sub(start).filter(|offset| *offset < size);
-        from_start.or_else(|| (addr < size).then_some(addr)).map(|offset| start + offset)
+        from_start.or_else(|| (addr < size && !self.rom).then_some(addr)).map(|offset| start + offset)
     }
 
     fn ram(&mut self, addr: u32, size: usize) -> Option<&mut [u8]> {
@@ -99,6 +108,7 @@ impl Memory {
 
     /// Reads `size` bytes, 1, 2 or 4.
     pub fn read(&mut self, addr: u32, size: usize) -> Result<u32, BusError> {
+        let addr = if self.rom && addr < ROM.len() as u32 { ROM_START + addr } else { addr };
         let mut word = [0; 4];
         if let Some(bytes) = self.ram(addr, size) {
             word[..size].copy_from_slice(bytes);

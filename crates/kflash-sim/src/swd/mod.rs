@@ -61,6 +61,8 @@ pub struct Trouble {
     pub held_in_reset: bool,
     /// The flash never gets done.
     pub flash_stuck: bool,
+    /// Its firmware uses the pins for something else as soon as it runs.
+    pub takes_pins: bool,
 }
 
 /// A chip with its debug port.
@@ -156,8 +158,7 @@ impl Target {
     fn hold_reset(&mut self) {
         self.memory.borrow_mut().reset(false);
         self.debug.reset();
-        self.cpu.state = CoreState::InReset;
-        self.cpu.was_reset = true;
+        self.cpu.stop();
     }
 
     fn reset(&mut self, power_on: bool) -> Result<(), String> {
@@ -236,7 +237,7 @@ impl Target {
     /// What comes before every transfer: whether it is answered, and how.
     fn transfer(&mut self, port: Port, read: bool, addr: u8) -> Result<(), Refused> {
         self.memory.borrow_mut().array.now += port::TRANSFER;
-        if !self.powered || self.trouble.absent {
+        if !self.powered || self.trouble.absent || self.trouble.takes_pins && self.cpu.ran_firmware {
             self.port.line = Line::Lost;
             return Err(Refused::Silence);
         }
@@ -306,9 +307,19 @@ impl Target {
         memory.write(addr, size, value)
     }
 
+    /// Resets of the processor so far.
+    pub fn resets(&self) -> u64 {
+        self.cpu.resets
+    }
+
     /// What the processor does.
     pub fn core(&self) -> CoreState {
         self.cpu.state
+    }
+
+    /// Whether its last reset started the ROM bootloader, for its flash was blank.
+    pub fn starts_rom(&self) -> bool {
+        self.memory.borrow().rom
     }
 
     /// Whether a debugger is on it: C_DEBUGEN.

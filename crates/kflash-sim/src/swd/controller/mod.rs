@@ -83,11 +83,11 @@ impl Controller {
     }
 
     /// A reset: unlocked registers are locked again; option bytes stay, and are loaded where that takes a reset.
-    pub fn reset(&mut self, power_on: bool) {
+    pub fn reset(&mut self, power_on: bool, array: &Array) {
         match self {
             Self::F1(it) => it.reset(),
             Self::F4(it) => it.reset(),
-            Self::G0(it) => it.reset(power_on),
+            Self::G0(it) => it.reset(power_on, array),
         }
     }
 
@@ -115,6 +115,14 @@ impl Controller {
             Self::F1(it) => it.program(addr, bytes, array),
             Self::F4(it) => it.program(addr, bytes, array),
             Self::G0(it) => it.program(addr, bytes, array),
+        }
+    }
+
+    /// Whether a reset starts the ROM, for the flash was blank.
+    pub fn starts_rom(&self) -> bool {
+        match self {
+            Self::F1(_) | Self::F4(_) => false,
+            Self::G0(it) => it.starts_rom(),
         }
     }
 

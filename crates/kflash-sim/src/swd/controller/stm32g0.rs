@@ -11,6 +11,13 @@ const SR: u32 = 0x10;
 const CR: u32 = 0x14;
 const OPTR: u32 = 0x20;
 const WRP1AR: u32 = 0x2c;
+const WRP1BR: u32 = 0x30;
+const WRP2AR: u32 = 0x4c;
+const WRP2BR: u32 = 0x50;
+/// No area: its first page comes after its last.
+const NO_PAGES: u32 = 0x7f;
+
+const EMPTY: u32 = 1 << 16;
 
 const EOP: u32 = 1 << 0;
 const PROGERR: u32 = 1 << 3;
@@ -49,6 +56,8 @@ pub(in crate::swd) struct Stm32G0 {
     lock: Lock,
     option_lock: Lock,
     acr: u32,
+    /// The first word was blank when the option bytes were loaded, or software says so.
+    empty: bool,
     cr: u32,
     flags: u32,
     options: u32,
@@ -71,6 +80,7 @@ impl Stm32G0 {
             lock: Lock::new(),
             option_lock: Lock::new(),
             acr: 0,
+            empty: is_blank(array),
             cr: 0,
             flags: 0,
             options,
@@ -82,14 +92,20 @@ impl Stm32G0 {
         }
     }
 
-    pub fn reset(&mut self, power_on: bool) {
-        // No other reset loads the option bytes.
+    pub fn reset(&mut self, power_on: bool, array: &Array) {
+        // No other reset loads the option bytes, and looks whether the flash is blank (RM0444 §3.3.2).
         if power_on || std::mem::take(&mut self.loads_options) {
             self.options = self.optr;
+            self.empty = is_blank(array);
         }
         self.lock = Lock::new();
         self.option_lock = Lock::new();
         (self.acr, self.cr, self.flags, self.half) = (0x600, 0, 0, None);
+    }
+
+    /// Whether a reset starts the ROM instead of the flash.
+    pub fn starts_rom(&self) -> bool {
+        self.empty
     }
 
     pub fn read_protected(&self) -> bool {
@@ -98,7 +114,7 @@ impl Stm32G0 {
 
     pub fn read(&mut self, offset: u32, array: &mut Array) -> u32 {
         match offset {
-            ACR => self.acr,
+            ACR => self.acr | if self.empty { EMPTY } else { 0 },
             SR => {
                 let busy = array.poll();
                 if !busy {
@@ -113,15 +129,16 @@ impl Stm32G0 {
                 self.cr | lock | option_lock
             }
             OPTR => self.optr,
-            // No area is protected: start after end.
-            WRP1AR => 0x7f,
+            WRP1AR => self.protected_pages(0, array),
+            WRP2AR => self.protected_pages(1, array),
+            WRP1BR | WRP2BR => NO_PAGES,
             _ => 0,
         }
     }
 
     pub fn write(&mut self, offset: u32, value: u32, array: &mut Array) -> Result<(), BusError> {
         match offset {
-            ACR => self.acr = value,
+            ACR => (self.acr, self.empty) = (value & !EMPTY, value & EMPTY != 0),
             KEYR => return self.lock.key(KEYS, value, "FLASH_CR", array),
             OPTKEYR => return self.option_lock.key(OPTION_KEYS, value, "the option bytes", array),
             SR => self.flags &= !value,
@@ -159,6 +176,20 @@ impl Stm32G0 {
 
     fn end_of_operation(&self) -> u32 {
         if self.cr & EOPIE != 0 { EOP } else { 0 }
+    }
+
+    /// The one area of a bank's pages that is write-protected, as its register has it.
+    fn protected_pages(&self, bank: usize, array: &Array) -> u32 {
+        let of_bank = match self.bank_2() {
+            Some(start) => ((start - self.flash_start) / PAGE) as usize,
+            None => array.nor.sectors().len(),
+        };
+        let pages = array.nor.protected_sectors().filter(|index| index / of_bank == bank).map(|index| index % of_bank);
+        let pages: Vec<usize> = pages.collect();
+        match (pages.first(), pages.last()) {
+            (Some(first), Some(last)) => *first as u32 | (*last as u32) << 16,
+            _ => NO_PAGES,
+        }
     }
 
     /// Where the banks part. 512 KiB are always two banks (RM0444 §3.3.1).
@@ -241,4 +272,9 @@ impl Stm32G0 {
         };
         Ok(())
     }
+}
+
+/// Whether the first word of the flash is erased.
+fn is_blank(array: &Array) -> bool {
+    array.nor.data().iter().take(4).all(|byte| *byte == 0xff)
 }

@@ -2,7 +2,7 @@
 
 use kflash::addr::{FlashAddr, FlashRange, FlashSize};
 
-use super::debugger::Debugger;
+use super::debugger::{AIRCR, Debugger};
 use crate::swd::{Options, Trouble};
 
 const FLASH: u32 = 0x0800_0000;
@@ -245,6 +245,8 @@ mod g0 {
     const CR: u32 = 0x4002_2014;
     const OPTR: u32 = 0x4002_2020;
     const BSY: u32 = 1 << 16;
+    const ACR: u32 = 0x4002_2000;
+    const EMPTY: u32 = 1 << 16;
 
     fn unlocked(options: Options) -> Debugger {
         let mut it = Debugger::connected("stm32g0b1xe", options);
@@ -257,6 +259,39 @@ mod g0 {
         it.set(CR, cr);
         it.set(CR, cr | 1 << 16);
         it.wait(SR, BSY)
+    }
+
+    #[test]
+    fn a_chip_that_was_blank_starts_its_rom_until_it_is_told_otherwise() {
+        let reset = |it: &mut Debugger| it.set(AIRCR, 0x05fa_0004);
+        let load_options = |it: &mut Debugger| {
+            unlock(it, KEYR, KEYS);
+            unlock(it, OPTKEYR, OPTION_KEYS);
+            it.set(CR, 1 << 27);
+        };
+        let clear = |it: &mut Debugger| {
+            let acr = it.get(ACR);
+            it.set(ACR, acr & !EMPTY);
+            reset(it);
+        };
+        let cycle = |it: &mut Debugger| {
+            it.0.power(false).unwrap();
+            it.0.power(true).unwrap();
+        };
+        let ways: [&dyn Fn(&mut Debugger); 3] = [&load_options, &clear, &cycle];
+        for way in ways {
+            let mut it = unlocked(Options::default());
+            it.set(CR, 1);
+            it.set(FLASH, 0x2000_1000);
+            it.set(FLASH + 4, 0x0800_0101);
+            it.wait(SR, BSY);
+            reset(&mut it);
+            assert!(it.0.starts_rom() && it.get(ACR) & EMPTY != 0);
+            assert_eq!(it.get(0), 0x2000_1000, "the ROM's own vectors");
+            assert_eq!(it.get(4), 0x1fff_0009);
+            way(&mut it);
+            assert!(!it.0.starts_rom());
+        }
     }
 
     #[test]
