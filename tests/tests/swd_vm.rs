@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use kflash::digest::Sha256;
 use kflash_sim::firmware::TestImage;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::binary::{dynamic_binary, libraries};
 use tests::vm::{Outcome, Vm};
 
+const OCTOPUS: &str = "btt-octopus-v1.1-f446";
 const FLASH: u32 = 0x0800_0000;
 const APP: u32 = 0x0800_8000;
 
@@ -43,7 +45,7 @@ fn serve(options: &str) -> String {
     modprobe -a vhci-hcd cdc-acm
     [ -e /run/udev/control ] || start_udevd
     rm -f controls; mkfifo controls
-    ./kflash-sim serve --board btt-octopus-v1.1-f446 --mount vhci --port 1-1 --probe 1-2 --timing zero \
+    ./kflash-sim serve --board {OCTOPUS} --mount vhci --port 1-1 --probe 1-2 --timing zero \
         --dump /out/flash.bin {options} < controls >> /out/events &
     exec 3> controls
     wait_for 10 usb_devices 1209:da42
@@ -145,6 +147,82 @@ fn a_probe_that_is_pulled_out_or_falls_silent_is_told_and_tried_again() {
     let said = text(&outcome, "mute");
     assert!(said.contains("way back: swd"), "{said}");
     assert!(outcome.file("flash.bin")[0x8000..].starts_with(&klipper("v2")));
+}
+
+/// An index with firmware behind Katapult and firmware for the start of the flash, both in files beside it.
+fn index() -> String {
+    let entry = |route: &str, start: u32, version: &str, url: &str, image: &[u8]| {
+        json!({
+            "board": OCTOPUS, "route": route, "app": "Klipper", "version": version, "mcu": "stm32f446xx",
+            "start": format!("{start:#010x}"), "size": image.len(), "sha256": Sha256::of(image), "url": url,
+        })
+    };
+    let images =
+        [entry("katapult-usb", APP, "v2", "v2.bin", &klipper("v2")), entry("dfu", FLASH, "v3", "bare.bin", &bare())];
+    json!({"format": 1, "created": "2026-01-31T12:00:00Z", "serial": 1, "images": images}).to_string()
+}
+
+/// Klipper for the start of the flash.
+fn bare() -> Vec<u8> {
+    TestImage::klipper("stm32f446xx", FLASH).version("v3").build()
+}
+
+#[test]
+fn a_locked_chip_and_a_blank_one_at_two_probes_are_each_given_what_fits() {
+    let vm = guest(&[&dynamic_binary("kflash"), &dynamic_binary("kflash-sim")])
+        .bytes(index(), "index.json")
+        .bytes(bare(), "bare.bin");
+    let outcome = run(
+        vm,
+        &[
+            &serve("--read-protected"),
+            "
+        board='--board btt-octopus-v1.1-f446 --via swd'
+        fetched='--from index.json --allow-unsigned'
+        export HOME=/root
+        ends 3 ./kflash flash $board -f v2.bin 2> /out/locked
+        ends 3 ./kflash flash $board $fetched 2> /out/locked-before-fetching
+        ends 3 ./kflash backup $board backup.bin 2> /out/locked-backup
+        ./kflash install-bootloader $board --bootloader katapult.bin -f v1.bin --unlock > /out/unlocked
+
+        mkfifo others
+        ./kflash-sim serve --board btt-octopus-v1.1-f446 --mount vhci --port 1-3 --probe 1-4 --probe-serial SIM00002 \\
+            --uid 310034001751333038363536 --erased --timing zero < others >> /out/events &
+        exec 4> others
+        wait_for 10 test -e /sys/bus/usb/devices/1-4
+        udevadm settle
+        ends 3 ./kflash flash $board -f v2.bin 2> /out/two
+        ./kflash plan $board --probe 1209:da42:SIM00001 $fetched > /out/plan
+        ./kflash flash $board --probe 1209:da42:SIM00001 $fetched > /out/behind-katapult
+        ends 12 ./kflash verify $board --probe :SIM00001 -f v1.bin 2> /out/differs
+        ./kflash verify $board --probe :SIM00001 $fetched > /out/verified
+        ./kflash flash $board --probe 1209:da42:SIM00002 $fetched > /out/bare
+        echo quit >&4
+        ",
+            END,
+        ]
+        .concat(),
+    );
+    for name in ["locked", "locked-before-fetching", "locked-backup"] {
+        let said = text(&outcome, name);
+        assert!(said.contains("stm32f446xe is read-protected (FLASH_OPTCR reads"), "{name}: {said}");
+        assert!(said.contains("--unlock") && said.contains("ERASES ALL"), "{name}: {said}");
+    }
+    assert!(text(&outcome, "unlocked").starts_with("Installed and confirmed"), "{}", text(&outcome, "unlocked"));
+    let said = text(&outcome, "two");
+    for probe in ["2 debug probes are plugged in", "1209:da42:SIM00001", "1209:da42:SIM00002", "--probe VID:PID:SERIAL"]
+    {
+        assert!(said.contains(probe), "{probe}: {said}");
+    }
+    let said = text(&outcome, "plan");
+    assert!(said.contains("katapult") && !said.contains("pending"), "{said}");
+    for (name, version) in [("behind-katapult", "Klipper v2"), ("bare", "Klipper v3")] {
+        let said = text(&outcome, name);
+        assert!(said.starts_with("Flashed and confirmed") && said.contains(version), "{name}: {said}");
+    }
+    assert!(text(&outcome, "differs").contains("flash differs from the image at"), "{}", text(&outcome, "differs"));
+    let said = text(&outcome, "verified");
+    assert!(said.starts_with("It holds this firmware: every byte is equal"), "{said}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub struct FirmwareOrElse {
     /// The firmware that this device ran before the one it runs now: kflash keeps what it flashes in its cache
     #[arg(long, help_heading = None::<&str>, conflicts_with_all = ["firmware", "route", "set", "TreeArgs"])]
     #[cfg_attr(feature = "fetch", arg(conflicts_with = "MeansArgs"))]
+    #[cfg_attr(feature = "swd", arg(conflicts_with = "via"))]
     previous: bool,
     /// Rehearse on a virtual board, with the very same stages; with a test image, unless firmware is named or
     /// configured. BOOTLOADER is the one that is installed on it, as `kflash boards BOARD` names it [default: the first
@@ -60,6 +61,7 @@ pub struct FirmwareOrElse {
     #[cfg(feature = "sim")]
     #[arg(long, help_heading = None::<&str>, conflicts_with_all = ["device", "previous"], value_name = "BOOTLOADER")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[cfg_attr(feature = "swd", arg(conflicts_with = "via"))]
     simulate: Option<String>,
 }
 

@@ -11,7 +11,7 @@ use crate::firmware::FirmwareOrElse;
 use crate::gate::Gate;
 use crate::memory;
 use crate::pod::Pod;
-use crate::probe::ProbeArgs;
+use crate::probe::ErasingProbeArgs;
 use crate::report;
 use crate::session::Session;
 use crate::target::Target;
@@ -28,8 +28,9 @@ use crate::target::Target;
 ///
 /// If the board runs this very firmware already, nothing is written and the exit code is 0.
 ///
-/// With --via swd, the chip is flashed through a debug probe, whatever it holds; what runs is confirmed over the board's
-/// own cable, whose device is known by the chip's unique id.
+/// With --via swd, the chip is flashed through a debug probe; firmware is made for the first of the board's routes that
+/// fits what the chip holds: behind the bootloader that is there, or for none. What runs is confirmed over the board's own
+/// cable, whose device is known by the chip's unique id.
 ///
 /// A printer whose Moonraker is configured is asked first: while it prints, and if it cannot be asked, nothing is done.
 /// Several boards are flashed at once; a failure on one stops no other, and the exit code is that of the worst.
@@ -42,6 +43,7 @@ use crate::target::Target;
   kflash flash -b btt-skr-mini-e3-v3 -f klipper.bin -d 1-1.4
   kflash flash -b creality-v4.2.7 -f klipper.bin -d /dev/ttyUSB0
   kflash flash -b btt-octopus-v1.1-f446 --previous
+  kflash flash -b btt-octopus-v1.1-f446 --via swd
   kflash flash -b btt-octopus-v1.1-f446 -f klipper.bin --via swd
   kflash flash --printer voron
   kflash flash --all --simulate
@@ -54,7 +56,7 @@ pub struct Args {
     #[command(flatten)]
     firmware: FirmwareOrElse,
     #[command(flatten, next_help_heading = "Through a debug probe")]
-    probe: ProbeArgs,
+    probe: ErasingProbeArgs,
     #[command(flatten, next_help_heading = None::<&str>)]
     gate: Gate,
     /// Write even if the board runs this very firmware already
@@ -62,6 +64,7 @@ pub struct Args {
     force: bool,
     /// Record every byte on the link, with times, in FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["printer", "all"])]
+    #[cfg_attr(feature = "swd", arg(conflicts_with = "via"))]
     trace: Option<PathBuf>,
     #[command(flatten)]
     pod: Pod,
@@ -73,6 +76,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
             runs: args.firmware.sources(args.gate.of(args.target.boards(shared)?))?,
             made: &args.firmware.firmware.made,
             simulated: args.firmware.simulated(),
+            probe: args.probe.asked(),
             force: args.force,
             gated: true,
             trace: args.trace.clone(),
@@ -80,8 +84,8 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         };
         session.run(
             &|flasher, ready, events| {
-                let mut report = match args.probe.flash(flasher, &ready.request, events) {
-                    Some(flashed) => flashed?,
+                let mut report = match args.probe.asked() {
+                    Some(probe) => probe.flash(flasher, &ready.request, events)?,
                     None => flasher.flash(&ready.request, events)?,
                 };
                 let remember =

@@ -121,7 +121,11 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
         FailureKind::ProbeHeld => "stop what uses the probe: another kflash, OpenOCD, a debugger".into(),
         FailureKind::NoChip => {
             let pins = by_hand.swd.as_deref().unwrap_or("the board's SWD pins");
-            format!("has the board power of its own, and do SWDIO, SWCLK and GND lead from the probe to {pins}?")
+            format!(
+                "has the board power of its own, and do SWDIO, SWCLK and GND lead from the probe to {pins}? Firmware \
+                 may use these pins for something else: then the chip answers out of a reset alone, for which the \
+                 probe's reset line has to be connected, and `kflash verify` takes --read-back"
+            )
         }
         FailureKind::HeldInReset => "let go of the board's reset button; a reset line that the probe shares with \
             something else may be held by it"
@@ -129,8 +133,8 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
         FailureKind::WrongChip => "is it the board that was named? `kflash detect --query` says which chip is behind \
             the probe"
             .into(),
-        FailureKind::Locked => "--unlock lifts the chip's read protection, which ERASES ALL OF IT, bootloader \
-            included: `kflash install-bootloader` then puts both back"
+        FailureKind::Locked => "--unlock of `kflash flash` and `kflash install-bootloader` lifts the chip's read \
+            protection, which ERASES ALL OF IT, bootloader included"
             .into(),
         FailureKind::NoDefinition => "`kflash boards BOARD` lists the ways that it can be flashed".into(),
         FailureKind::Other => return None,

@@ -74,8 +74,16 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
     let bootloader = firmware::read(&args.bootloader)?.image;
     let file = args.firmware.as_ref().unwrap_or(&args.bootloader);
     let runs: Vec<(Board, Source)> = boards.into_iter().map(|board| (board, Source::File(file.clone()))).collect();
-    let session =
-        Session { runs, made: &Made::default(), simulated: None, force: true, gated: true, trace: None, shared };
+    let session = Session {
+        runs,
+        made: &Made::default(),
+        simulated: None,
+        probe: None,
+        force: true,
+        gated: true,
+        trace: None,
+        shared,
+    };
     session.run(
         &|flasher, ready, events| {
             let application = args.firmware.is_some().then_some(&ready.request.image);
@@ -97,7 +105,7 @@ impl Args {
         match self.via {
             Via::Dfu => flasher.install(request, parts, events),
             #[cfg(feature = "swd")]
-            Via::Swd => self.probe.install(flasher, request, parts, events),
+            Via::Swd => self.probe.asked().install(flasher, request, parts, events),
         }
     }
 }

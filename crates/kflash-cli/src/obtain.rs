@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::firmware::Virtual;
 use crate::firmware::{self, Made, Source};
 use crate::memory;
+use crate::probe::ByProbe;
 use crate::render::{self, Screen};
 use crate::target::Board;
 use crate::tree::{NoTree, environment};
@@ -29,6 +30,10 @@ pub struct Obtainer<'a> {
     /// On virtual boards, which nobody asks for a route.
     #[cfg(feature = "sim")]
     pub simulated: Option<Virtual<'a>>,
+    /// Through a debug probe, which then is asked for the route.
+    pub probe: Option<&'a ByProbe>,
+    /// Whether a chip that answers its debug probe only out of a reset may be reset for that.
+    pub may_reset: bool,
     /// Stops it.
     pub interrupt: &'a Interrupt,
     /// The options of every verb.
@@ -113,6 +118,10 @@ impl Obtainer<'_> {
         let (host, selectors) = SystemHost::new(&self.shared.host_root).with_selectors(board.selectors.clone());
         let flasher = Flasher { host: &host, interrupt: self.interrupt, hands: false };
         let of_flash = |error| Failure::of_flash(error, &board.profile.hands);
+        if let Some(probe) = self.probe {
+            let wanted = Wanted { may_reset: self.may_reset, ..wanted(board, &selectors) };
+            return Ok(Some(probe.route(&flasher, &wanted, events).map_err(of_flash)?.id));
+        }
         let Suggestion { route, heard, .. } = flasher.route(&wanted(board, &selectors), events).map_err(of_flash)?;
         match heard.unheard {
             // Nobody waits for a build that is for no board.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::firmware::FirmwareOrElse;
+use crate::probe::ErasingProbeArgs;
 use crate::session::{Outcome, Session};
 use crate::summary;
 use crate::target::Target;
@@ -20,7 +21,8 @@ use crate::target::Target;
 /// Looks at the board, asks running firmware what it is, and prints every operation, a picture of the flash, every
 /// check with its evidence, and for each step the way back if cable and power are lost during it. Never enters a
 /// bootloader and never writes: what only the bootloader can tell is listed as pending. Firmware that is not there yet
-/// is built or fetched into the cache, as `kflash flash` does.
+/// is built or fetched into the cache, as `kflash flash` does. With --via swd, the flash is read through a debug probe while
+/// the chip runs on.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kflash plan --board btt-octopus-v1.1-f446
@@ -32,6 +34,8 @@ pub struct Args {
     target: Target,
     #[command(flatten)]
     firmware: FirmwareOrElse,
+    #[command(flatten, next_help_heading = "Through a debug probe")]
+    probe: ErasingProbeArgs,
 }
 
 /// A plan, and whether it is for a virtual board.
@@ -57,13 +61,23 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         runs: args.firmware.sources(args.target.boards(shared)?)?,
         made: &args.firmware.firmware.made,
         simulated,
+        probe: args.probe.asked(),
         force: false,
         gated: false,
         trace: None,
         shared,
     };
     let stage = |plan| Planned { plan, simulated: simulated.is_some() };
-    session.run(&|flasher, ready, events| flasher.plan(&ready.request, events).map(stage), &|_, _| {})
+    session.run(
+        &|flasher, ready, events| {
+            let plan = match args.probe.asked() {
+                Some(probe) => probe.plan(flasher, &ready.request, events),
+                None => flasher.plan(&ready.request, events),
+            };
+            plan.map(stage)
+        },
+        &|_, _| {},
+    )
 }
 
 impl Outcome for Planned {

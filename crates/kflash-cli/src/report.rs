@@ -47,6 +47,7 @@ impl session::Outcome for Report {
             },
             Outcome::AlreadyCurrent => format!("nothing to do: it runs {now} already"),
             Outcome::DictionaryMatches => format!("runs {now}: the dictionaries are equal"),
+            Outcome::BytesMatch if self.now.is_none() => "holds this firmware: every byte is equal".into(),
             Outcome::BytesMatch => format!("holds and runs {now}: every byte is equal"),
         };
         let simulated = if self.simulated { "SIMULATED: " } else { "" };
@@ -85,6 +86,7 @@ fn text(report: &Report, request: &Request) -> String {
         Outcome::Installed => format!("Installed and confirmed in {}", took(report)),
         Outcome::AlreadyCurrent => "Nothing to do: it runs this very firmware already".into(),
         Outcome::DictionaryMatches => "It runs this firmware: the dictionaries are equal".into(),
+        Outcome::BytesMatch if report.now.is_none() => "It holds this firmware: every byte is equal".into(),
         Outcome::BytesMatch => "It holds and runs this firmware: every byte is equal".into(),
     };
     let simulated = if report.simulated { "SIMULATED: " } else { "" };

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::firmware::{Made, Source, Virtual};
 use crate::gate;
 use crate::obtain::{Obtainer, Supply};
+use crate::probe::ByProbe;
 use crate::render::{self, Display, Progress, Screen};
 use crate::signal::Watch;
 use crate::summary::{self, Ended};
@@ -34,9 +35,11 @@ pub struct Session<'a> {
     pub made: &'a Made,
     /// On virtual boards.
     pub simulated: Option<Virtual<'a>>,
+    /// Through a debug probe.
+    pub probe: Option<ByProbe>,
     /// Write even if the running dictionary is the image's already.
     pub force: bool,
-    /// Whether printers are asked first whether they print.
+    /// Whether the board is disturbed, so that printers are asked first whether they print.
     pub gated: bool,
     /// Where every byte on the link is recorded.
     pub trace: Option<PathBuf>,
@@ -97,6 +100,8 @@ impl Session<'_> {
             made: self.made,
             #[cfg(feature = "sim")]
             simulated: self.simulated,
+            probe: self.probe.as_ref(),
+            may_reset: self.gated,
             interrupt: &watch.interrupt,
             shared: self.shared,
         };

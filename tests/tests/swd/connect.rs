@@ -86,6 +86,20 @@ fn no_chip_at_the_probe() {
 }
 
 #[test]
+fn firmware_that_took_the_pins_is_caught_before_it_runs() {
+    for id in ["stm32f103xe", "stm32f446xe", "stm32g0b1xe"] {
+        let old = image(&chip(id), FLASH, 4000, 7);
+        let bench = Bench::new(id, &[(FLASH, old)], Options::default());
+        bench.trouble(Trouble { takes_pins: true, ..Trouble::default() });
+        assert!(bench.counts());
+        let firmware = image(&bench.chip, FLASH, 4000, 1);
+        bench.flash(FLASH, &firmware).unwrap_or_else(|error| panic!("{id}: {error}"));
+        assert!(bench.holds(FLASH, firmware.len()) == firmware, "{id}");
+        assert!(bench.counts(), "{id}: it does not run");
+    }
+}
+
+#[test]
 fn a_chip_held_in_reset() {
     let bench = Bench::blank("stm32f446xe");
     bench.trouble(Trouble { held_in_reset: true, ..Trouble::default() });

@@ -4,17 +4,17 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kflash::board::Profile;
+use kflash::board::{Profile, Route};
 use kflash::boards;
 use kflash::chip::Chip;
 use kflash::clock::Clock;
 use kflash::discover::{Device, DiscoverError, Scan};
-use kflash::event::Event;
-use kflash::flash::{Backup, FlashError, Flasher, Interrupt, Report, Request, Through};
+use kflash::event::{Check, Event};
+use kflash::flash::{Backup, FlashError, Flasher, Interrupt, Report, Request, Through, Wanted};
 use kflash::host::{Holders, Host, LockError};
 use kflash::image::Image;
 use kflash::link::{ByteLink, LinkError, UsbLink};
-use kflash::plan::Parts;
+use kflash::plan::{Parts, Plan};
 use kflash::proto::swd::{ProbeSelector, Probes};
 use kflash_sim::board::{Contents, Running, VirtualBoard};
 use kflash_sim::firmware::TestImage;
@@ -89,6 +89,30 @@ impl Desk {
         self.through(|flasher, through, events| flasher.install_through(&request, &parts, through, events))
     }
 
+    /// The route that fits what the chip holds.
+    pub fn route(&self, may_reset: bool) -> Result<(Route, Vec<Check>), FlashError> {
+        self.route_with(may_reset, &mut |_| ())
+    }
+
+    pub fn route_with(
+        &self,
+        may_reset: bool,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<(Route, Vec<Check>), FlashError> {
+        let wanted = Wanted { profile: &self.profile, chip: &self.chip, selectors: &[], may_reset };
+        self.through(|flasher, through, _| flasher.route_through(&wanted, through, events))
+    }
+
+    pub fn plan(&self, image: &[u8]) -> Result<Plan, FlashError> {
+        let request = self.request(image);
+        self.through(|flasher, through, events| flasher.plan_through(&request, through, events))
+    }
+
+    pub fn verify(&self, image: &[u8], may_reset: bool) -> Result<Report, FlashError> {
+        let request = self.request(image);
+        self.through(|flasher, through, events| flasher.verify_through(&request, may_reset, through, events))
+    }
+
     pub fn back_up(&self) -> Result<Backup, FlashError> {
         self.through(|flasher, through, events| flasher.back_up(&self.chip, through, events))
     }
@@ -150,11 +174,12 @@ impl DeskHost {
         if self.commands.swap(commands, Ordering::Relaxed) == commands {
             return;
         }
-        let flash = swd_probe::with(0, |probe| probe.target.flash());
+        let (flash, rom) = swd_probe::with(0, |probe| (probe.target.flash(), probe.target.starts_rom()));
         self.sim.with_board(self.board, |board, now| {
             board.power(now, false);
             if !debugged {
                 board.set_flash(&flash).unwrap();
+                board.set_boot0(rom);
                 board.power(now, true);
             }
         });

@@ -1,5 +1,6 @@
 //! Whole runs through a debug probe: flash, install, back up, and every way in which they are refused.
 
+use kflash::addr::{FlashAddr, FlashRange, FlashSize};
 use kflash::discover::{Mode, Place};
 use kflash::event::Verdict;
 use kflash::exit::ExitCode;
@@ -216,6 +217,39 @@ fn a_locked_chip_is_installed_anew_once_it_is_unlocked() {
     desk.unlock = true;
     desk.install(&bootloader, Some(&application)).unwrap();
     assert_eq!(desk.runs(), version("v1"));
+}
+
+#[test]
+fn a_write_protected_sector_is_refused_before_anything_is_erased() {
+    for board in [OCTOPUS, "btt-skr-mini-e3-v2", "btt-skr-mini-e3-v3"] {
+        let (profile, _) = kflash::boards::find(board).unwrap();
+        let installed = profile.bootloaders.iter().find(|it| it.id == "katapult").unwrap();
+        // The second sector of the application, so that the first could have been erased already.
+        let at = installed.app_start.0 + 0x4000;
+        let protected = FlashRange { start: FlashAddr(at), size: FlashSize(8) };
+        let options = Options { write_protected: vec![protected], ..Options::default() };
+        let desk = Desk::with(board, options, |profile, chip| {
+            vec![
+                (FLASH, katapult(profile, chip).build()),
+                (installed.app_start.0, klipper(profile, chip, "v1").build()),
+            ]
+        });
+        let at_first = desk.holds(FLASH, 0x2_0000);
+        let (bootloader, application) = (desk.katapult().build(), desk.klipper("v2").size(0x6000).build());
+        for result in [desk.flash(&application), desk.install(&bootloader, Some(&application))] {
+            let error = refused(result, ExitCode::Refused, &FailureKind::CheckFailed);
+            assert!(
+                error.details.iter().any(|line| line.contains("option bytes protect 0x0800")),
+                "{:?}",
+                error.details
+            );
+            assert_eq!(error.board, BoardState::RunsAsBefore, "{board}");
+        }
+        assert!(desk.holds(FLASH, 0x2_0000) == at_first, "{board}");
+        assert_eq!(desk.runs(), version("v1"), "{board}");
+        // What does not need that sector is flashed.
+        desk.install(&bootloader, None).unwrap_or_else(|error| panic!("{board}: {error}: {:?}", error.details));
+    }
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod desk;
 mod flash;
 mod flows;
 mod locked;
+mod look;
 mod sweep;
 mod trouble;

@@ -15,6 +15,8 @@ pub struct FoundProbe {
     pub kind: String,
     /// Whether this user may open it.
     pub accessible: bool,
+    /// What its driver was run with: no real chip yet.
+    pub tried_on: &'static str,
     /// The chip behind it, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chip: Option<Behind>,
@@ -45,6 +47,7 @@ pub enum Behind {
 pub fn text(probe: &FoundProbe) -> String {
     let mut sheet = Sheet::new(&format!("{}  {} debug probe", shown(&probe.selector), shown(&probe.kind)));
     sheet.line("name", &shown(&probe.name));
+    sheet.line("tried on", probe.tried_on);
     if !probe.accessible {
         sheet.line("access", "denied: `sudo kflash doctor --udev` installs a rule that gives it");
     }
@@ -71,6 +74,7 @@ mod tests {
             name: "STM32 STLink".into(),
             kind: "ST-LINK".into(),
             accessible,
+            tried_on: "nothing yet",
             chip,
         };
         let chip = Behind::Chip {
@@ -83,6 +87,7 @@ mod tests {
             "\
 0483:374b:0668FF3833\\u{1b}  ST-LINK debug probe
   name          STM32 STLink
+  tried on      nothing yet
   chip          Cortex-M4, DBGMCU_IDCODE 10006421, 512 KiB of flash
   may be        stm32f446xe
   protected     FLASH_OPTCR reads 0x0fff00ed
@@ -93,6 +98,7 @@ mod tests {
             "\
 0483:374b:0668FF3833\\u{1b}  ST-LINK debug probe
   name          STM32 STLink
+  tried on      nothing yet
   access        denied: `sudo kflash doctor --udev` installs a rule that gives it
   chip          unknown: no chip answers
 "

@@ -9,7 +9,7 @@ use super::{BoardState, FailureKind, FlashError, Flasher};
 use crate::addr::{FlashAddr, FlashRange, FlashSize};
 use crate::board::{BootloaderKind, Cable, Profile, Route};
 use crate::chip::Chip;
-use crate::discover::{Device, Mode};
+use crate::discover::{Device, Mode, Place};
 use crate::event::{Check, Event, Events, Phase, Verdict};
 use crate::exit::ExitCode;
 use crate::host::{Holders, LockError};
@@ -17,13 +17,16 @@ use crate::identify::{self, SelectError, Selector};
 use crate::klipper::client::KlipperError;
 use crate::link::LinkError;
 use crate::plan::{self, Head, Seen, cable_of};
-use crate::proto::Bootloader as _;
 use crate::proto::dfuse::DfuSe;
 use crate::proto::katapult::{ConnectError, Katapult, needs_priming};
+use crate::proto::{Bootloader as _, ProtoError};
 use crate::query::{self, Resident, RunningFirmware};
 
 /// Katapult's signature lies within its first few KiB; no build seen is larger.
-const HEAD: u32 = 16 * 1024;
+pub(super) const HEAD: u32 = 16 * 1024;
+
+/// Reads a range of a flash.
+pub(super) type ReadFlash<'r> = dyn FnMut(FlashRange) -> Result<Vec<u8>, ProtoError> + 'r;
 
 /// A board whose firmware is still to be made, and the device that is meant.
 #[derive(Clone, Copy, Debug)]
@@ -211,24 +214,28 @@ impl Flasher<'_> {
         let quirks = chip.rom_dfu.as_ref().map_or(&[][..], |rom| &rom.quirks);
         let mut rom =
             DfuSe::connect(link, self.host.clock(), quirks).map_err(|error| Deaf::Other(error.to_string()))?;
-        let flash = chip.flash();
-        let mut read = |start: FlashAddr, size: u32| rom.read(FlashRange { start, size: FlashSize(size) }, &mut |_| ());
-        let Ok(head) = read(flash.start, flash.size.0.min(HEAD)) else { return Ok(Told::default()) };
-        let head = match query::resident_in(&head, chip) {
-            Resident::Katapult => Head::Katapult,
-            Resident::Nothing => Head::Nothing,
-            Resident::Other => {
-                let vendors = profile.bootloaders.iter().filter(|it| it.kind == BootloaderKind::Vendor);
-                let starts = vendors.map(|vendor| vendor.app_start).filter(|&start| {
-                    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
-                    let bytes = read(start, 8).unwrap_or_default();
-                    bytes.len() == 8 && query::is_vector_table([word(&bytes[..4]), word(&bytes[4..])], chip)
-                });
-                Head::Other(starts.collect())
-            }
-        };
-        Ok(Told { head: Some(head), ..Told::default() })
+        let head = head(profile, chip, &mut |range| rom.read(range, &mut |_| ())).ok();
+        Ok(Told { head, ..Told::default() })
     }
+}
+
+/// What lies in a flash.
+pub(super) fn head(profile: &Profile, chip: &Chip, read: &mut ReadFlash<'_>) -> Result<Head, ProtoError> {
+    let flash = chip.flash();
+    let first = read(FlashRange { start: flash.start, size: FlashSize(flash.size.0.min(HEAD)) })?;
+    Ok(match query::resident_in(&first, chip) {
+        Resident::Katapult => Head::Katapult,
+        Resident::Nothing => Head::Nothing,
+        Resident::Other => {
+            let vendors = profile.bootloaders.iter().filter(|it| it.kind == BootloaderKind::Vendor);
+            let starts = vendors.map(|vendor| vendor.app_start).filter(|&start| {
+                let word = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
+                let bytes = read(FlashRange { start, size: FlashSize(8) }).unwrap_or_default();
+                bytes.len() == 8 && query::is_vector_table([word(&bytes[..4]), word(&bytes[4..])], chip)
+            });
+            Head::Other(starts.collect())
+        }
+    })
 }
 
 impl Heard {
@@ -242,17 +249,21 @@ impl Heard {
             katapult_starts: self.katapult_starts,
             head: self.head.as_ref(),
         };
-        let mut checks = Vec::new();
-        if let Some(chosen) = plan::suggest(&seen, &mut checks) {
-            return Ok((chosen.route.clone(), checks));
-        }
-        let disagree = checks.into_iter().filter(|check| check.verdict == Verdict::Disagrees);
-        let details = disagree.map(|Check { name, evidence, .. }| format!("{name}: {evidence}")).collect();
-        let message = format!("no route of {} fits what the device shows", wanted.profile.id);
-        let refused = FlashError::new(ExitCode::Refused, FailureKind::CheckFailed, BoardState::Untouched, message);
-        let place = self.device.as_ref().map(|device| device.place.clone());
-        Err(FlashError { place, details, ..refused })
+        suggested(&seen, self.device.as_ref().map(|device| &device.place))
     }
+}
+
+/// The first of the board's routes that nothing seen at `place` contradicts, and what was compared.
+pub(super) fn suggested(seen: &Seen<'_>, place: Option<&Place>) -> Result<(Route, Vec<Check>), FlashError> {
+    let mut checks = Vec::new();
+    if let Some(chosen) = plan::suggest(seen, &mut checks) {
+        return Ok((chosen.route.clone(), checks));
+    }
+    let disagree = checks.into_iter().filter(|check| check.verdict == Verdict::Disagrees);
+    let details = disagree.map(|Check { name, evidence, .. }| format!("{name}: {evidence}")).collect();
+    let message = format!("no route of {} fits what the device shows", seen.profile.id);
+    let refused = FlashError::new(ExitCode::Refused, FailureKind::CheckFailed, BoardState::Untouched, message);
+    Err(FlashError { place: place.cloned(), details, ..refused })
 }
 
 impl fmt::Display for Unheard {

@@ -8,8 +8,8 @@ use crate::event::{Check, Verdict};
 use crate::identify::ST_DFU;
 use crate::image::Image;
 use crate::klipper::dictionary::{BuiltFor, Dictionary};
-use crate::proto::Protocol;
 use crate::proto::dfuse::rom_serial;
+use crate::proto::{Protocol, Sector};
 use crate::query::{self, Resident};
 
 use super::operations::Layout;
@@ -178,7 +178,21 @@ pub fn target(known: &Known<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Vec<Ch
         // Which chip it is, its flash and its protection were looked at before it was halted.
         (Protocol::Swd, Some(target)) => {
             let version = target.info.version.as_deref().unwrap_or("nothing");
-            let mut checks = vec![check("chip is this board's, and open", true, format!("chip says {version}"))];
+            let shut = |sector: &&Sector| !sector.access.write && layout.sectors.contains(&sector.range);
+            let shut = target.info.sectors.iter().find(shut);
+            let mut checks = vec![
+                check("chip is this board's, and open", true, format!("chip says {version}")),
+                check(
+                    "no sector is write-protected",
+                    shut.is_none(),
+                    match shut {
+                        Some(Sector { range, .. }) => {
+                            format!("option bytes protect {range}; kflash leaves them as they are")
+                        }
+                        None => format!("option bytes protect none of the {} that it takes", layout.sectors.len()),
+                    },
+                ),
+            ];
             checks.extend(no_katapult_overwritten(known, chosen, target));
             checks
         }

@@ -121,17 +121,17 @@ pub(crate) struct Seen<'a> {
     pub profile: &'a Profile,
     /// Where its chip's flash starts.
     pub flash_start: FlashAddr,
-    /// The device; `None` where there is none.
+    /// The device; `None` where there is none, or a debug probe leads to the chip.
     pub device: Option<&'a Device>,
     /// What runs on it.
     pub running: Option<&'a RunningFirmware>,
     /// Where the Katapult that answers starts applications.
     pub katapult_starts: Option<FlashAddr>,
-    /// What its ROM bootloader reads at the flash's start.
+    /// What its ROM bootloader or a debug probe reads at the flash's start.
     pub head: Option<&'a Head>,
 }
 
-/// What lies in a flash, as read from the ROM bootloader.
+/// What lies in a flash, as read from the ROM bootloader or through a debug probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     /// Katapult.
@@ -148,27 +148,27 @@ pub(crate) enum Head {
 pub(crate) fn suggest<'a>(seen: &Seen<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'a>> {
     let with_bootloader = |route| Some(Chosen { route, bootloader: seen.profile.bootloader_of(route)? });
     let mut narrowing = Narrowing { left: seen.profile.routes.iter().filter_map(with_bootloader).collect(), checks };
-    let Some(device) = seen.device else { return narrowing.left.first().copied() };
-
-    let cable = cable_of(device);
-    let routes = narrowing.names();
-    narrowing.keep(
-        "board can be flashed over this cable",
-        format!("device is reached over {}; this board's routes: {routes}", cable.name()),
-        |chosen| chosen.route.cable == cable,
-    )?;
-    let spoken = match device.mode {
-        Mode::Katapult => Some(Protocol::Katapult),
-        Mode::Dfu => Some(Protocol::Dfuse),
-        _ => None,
-    };
-    if let Some(spoken) = spoken {
+    if let Some(device) = seen.device {
+        let cable = cable_of(device);
         let routes = narrowing.names();
         narrowing.keep(
-            "a route uses the bootloader that answers",
-            format!("device is in {}; routes over this cable: {routes}", spoken.name()),
-            |chosen| chosen.route.protocol == spoken,
+            "board can be flashed over this cable",
+            format!("device is reached over {}; this board's routes: {routes}", cable.name()),
+            |chosen| chosen.route.cable == cable,
         )?;
+        let spoken = match device.mode {
+            Mode::Katapult => Some(Protocol::Katapult),
+            Mode::Dfu => Some(Protocol::Dfuse),
+            _ => None,
+        };
+        if let Some(spoken) = spoken {
+            let routes = narrowing.names();
+            narrowing.keep(
+                "a route uses the bootloader that answers",
+                format!("device is in {}; routes over this cable: {routes}", spoken.name()),
+                |chosen| chosen.route.protocol == spoken,
+            )?;
+        }
     }
 
     let running = seen.running.and_then(|running| running.app_start);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use probe_rs::architecture::arm::dp::DpAddress;
 use probe_rs::architecture::arm::memory::ArmMemoryInterface;
 use probe_rs::architecture::arm::sequences::DefaultArmSequence;
-use probe_rs::architecture::arm::{ArmError, FullyQualifiedApAddress};
+use probe_rs::architecture::arm::{ArmDebugInterface, ArmError, FullyQualifiedApAddress};
 use probe_rs::config::DebugSequence;
 use probe_rs::{MemoryInterface as _, Permissions, Session};
 
@@ -13,7 +13,8 @@ use super::controller::Protection;
 use super::definition::Definition;
 use super::probes::{Probe, ProbeSelector, Probes};
 use super::translate::{Cause, cause, failed};
-use super::{DEBUG_OFF, DHCSR, Swd, SwdError};
+use super::{DEBUG_OFF, DEBUG_ON, DHCSR, Swd, SwdError};
+use crate::addr::FlashRange;
 use crate::chip::{Chip, SwdChip};
 use crate::clock::Clock;
 use crate::proto::{Access, ProtoError, Protocol, Sector, TargetInfo};
@@ -47,36 +48,56 @@ pub(super) struct Look {
     /// In KiB, where the chip has such a register.
     pub flash_size: Option<u16>,
     pub protection: Protection,
+    /// What option bytes keep from being erased and written.
+    write_protected: Vec<FlashRange>,
     held_in_reset: bool,
+}
+
+/// A running chip that was looked at.
+pub(super) struct Looked {
+    pub interface: Box<dyn ArmDebugInterface>,
+    pub look: Look,
 }
 
 impl Swd {
     /// Finds the probe and the chip, checks that it is the one meant, and halts it out of a reset.
     pub fn connect(wanted: &Connect<'_>) -> Result<Self, SwdError> {
-        let no_definition = || SwdError::NoDefinition { chip: wanted.chip.id.clone() };
-        let of = wanted.chip.swd.as_ref().ok_or_else(no_definition)?;
-        let definition = Definition::read(wanted.chip, wanted.definition.ok_or_else(no_definition)?)?;
+        let (definition, of) = wanted.definition()?;
         let probe = wanted.probes.select(wanted.probe)?;
-        // Firmware may have taken the pins: then only a reset makes the chip answer.
-        if let Some(look) = wanted.look(&probe, &definition, of)? {
-            wanted.judge(&look, &probe, of)?;
+        match wanted.look(&probe, &definition, of)? {
+            Some(Looked { look, .. }) => wanted.judge(&look, &probe, of)?,
+            // Firmware may have taken the pins, or sleep: then only a reset makes the chip answer.
+            None => debug_in_reset(&probe)?,
         }
         let mut session = attach(&probe, &definition)?;
-        let look = look_through(&mut session, wanted.chip, of).map_err(SwdError::Session)?;
+        let mut look = look_through(&mut session, wanted.chip, of).map_err(SwdError::Session)?;
         wanted.judge(&look, &probe, of)?;
         if look.protection != Protection::Open {
-            session = wanted.unlock(session, &probe, &definition, of)?;
+            (session, look) = wanted.unlock(session, &probe, &definition, of)?;
         }
-        let info = wanted.info(&definition, look.idcode);
+        let info = wanted.info(&definition, &look);
         let uid = uid(&mut session, wanted.chip).map_err(SwdError::Session)?;
-        let erased = definition.erased;
-        Ok(Self { session: Some(session), probe, info, uid, held: BTreeMap::new(), erased })
+        let (controller, flash_start, erased) = (of.controller, wanted.chip.flash_start, definition.erased);
+        let (session, held) = (Some(session), BTreeMap::new());
+        Ok(Self { session, probe, info, uid, controller, flash_start, held, erased })
     }
 }
 
-impl Connect<'_> {
+impl<'a> Connect<'a> {
+    /// What is needed to flash the chip.
+    pub(super) fn definition(&self) -> Result<(Definition, &'a SwdChip), SwdError> {
+        let none = || SwdError::NoDefinition { chip: self.chip.id.clone() };
+        let of = self.chip.swd.as_ref().ok_or_else(none)?;
+        Ok((Definition::read(self.chip, self.definition.ok_or_else(none)?)?, of))
+    }
+
     /// Looks at a running chip without stopping it; `None` where nothing answers.
-    pub(super) fn look(&self, probe: &Probe, definition: &Definition, of: &SwdChip) -> Result<Option<Look>, SwdError> {
+    pub(super) fn look(
+        &self,
+        probe: &Probe,
+        definition: &Definition,
+        of: &SwdChip,
+    ) -> Result<Option<Looked>, SwdError> {
         let DebugSequence::Arm(sequence) = definition.target.debug_sequence.clone() else {
             let problem = "its core is no Arm core".into();
             return Err(SwdError::BadDefinition { chip: self.chip.id.clone(), problem });
@@ -92,14 +113,14 @@ impl Connect<'_> {
             look_at(interface.memory_interface(&CORE_AP)?.as_mut(), self.chip, of)
         });
         match looked {
-            Ok(look) => Ok(Some(look)),
+            Ok(look) => Ok(Some(Looked { interface, look })),
             Err(error) if cause(&error) == Cause::TargetSilent => Ok(None),
             Err(error) => Err(failed(doing, &error).into()),
         }
     }
 
     /// Refuses a chip that is not the one meant, or that cannot be flashed.
-    fn judge(&self, look: &Look, probe: &Probe, of: &SwdChip) -> Result<(), SwdError> {
+    pub(super) fn judge(&self, look: &Look, probe: &Probe, of: &SwdChip) -> Result<(), SwdError> {
         if look.held_in_reset {
             return Err(SwdError::HeldInReset { probe: probe.to_string() });
         }
@@ -138,7 +159,7 @@ impl Connect<'_> {
         probe: &Probe,
         definition: &Definition,
         of: &SwdChip,
-    ) -> Result<Session, SwdError> {
+    ) -> Result<(Session, Look), SwdError> {
         let doing = "cannot lift the read protection";
         {
             let mut core = session.core(0).map_err(|error| failed(doing, &error))?;
@@ -148,22 +169,25 @@ impl Connect<'_> {
         let mut session = attach(probe, definition)?;
         let look = look_through(&mut session, self.chip, of).map_err(SwdError::Session)?;
         match look.protection {
-            Protection::Open => Ok(session),
+            Protection::Open => Ok((session, look)),
             Protection::Level1 { register } | Protection::Level2 { register } => {
                 Err(SwdError::Protected { chip: self.chip.id.clone(), register, can_be_lifted: false })
             }
         }
     }
 
-    fn info(&self, definition: &Definition, idcode: u32) -> TargetInfo {
-        let access = Access { read: true, erase: true, write: true };
+    pub(super) fn info(&self, definition: &Definition, look: &Look) -> TargetInfo {
+        let access = |range: &FlashRange| {
+            let writable = !look.write_protected.contains(range);
+            Access { read: true, erase: writable, write: writable }
+        };
         TargetInfo {
             protocol: Protocol::Swd,
-            version: Some(format!("DBGMCU_IDCODE {idcode:08x}")),
+            version: Some(format!("DBGMCU_IDCODE {:08x}", look.idcode)),
             mcu: None,
             app_start: None,
             block_size: definition.page_size,
-            sectors: self.chip.sectors().map(|range| Sector { range, access }).collect(),
+            sectors: self.chip.sectors().map(|range| Sector { access: access(&range), range }).collect(),
         }
     }
 }
@@ -197,6 +221,35 @@ fn attach(probe: &Probe, definition: &Definition) -> Result<Session, SwdError> {
     Err(error.map_or_else(|| SwdError::NoTarget { probe: probe.to_string() }, stuck))
 }
 
+/// Turns debugging on in a chip that is held in reset, where no firmware has its pins. It stays on when the reset ends:
+/// attaching under reset then catches the chip before its first instruction.
+fn debug_in_reset(probe: &Probe) -> Result<(), SwdError> {
+    let doing = "cannot look at the chip in reset";
+    let mut opened = probe.open()?;
+    opened.target_reset_assert().map_err(|error| failed(doing, &error))?;
+    if let Err(error) = opened.attach_to_unspecified() {
+        let _ = opened.target_reset_deassert();
+        return Err(failed(doing, &error).into());
+    }
+    let (mut opened, turned_on) = match opened.try_into_arm_debug_interface(DefaultArmSequence::create()) {
+        Ok(mut interface) => {
+            let turned_on = interface.select_debug_port(DpAddress::Default).and_then(|()| {
+                let mut memory = interface.memory_interface(&CORE_AP)?;
+                memory.write_word_32(DHCSR, DEBUG_ON)?;
+                memory.flush()
+            });
+            (interface.close(), turned_on)
+        }
+        Err((opened, error)) => (opened, Err(error)),
+    };
+    // Whatever came of it, the chip is not left in reset.
+    opened.target_reset_deassert().map_err(|error| failed(doing, &error))?;
+    match turned_on {
+        Err(error) if cause(&error) == Cause::TargetSilent => Err(SwdError::NoTarget { probe: probe.to_string() }),
+        turned_on => turned_on.map_err(|error| failed(doing, &error).into()),
+    }
+}
+
 /// Takes the debugger off a running chip, which then is as if no probe had been there. It runs on either way.
 pub(super) fn let_go(probe: &Probe) {
     let write = || -> Option<()> {
@@ -226,6 +279,7 @@ fn look_at(memory: &mut dyn ArmMemoryInterface, chip: &Chip, of: &SwdChip) -> Re
         idcode: memory.read_word_32(of.controller.idcode())?,
         flash_size,
         protection: of.controller.protection(memory)?,
+        write_protected: of.controller.write_protected(memory, &chip.sectors().collect::<Vec<_>>())?,
         held_in_reset: in_reset.iter().all(|dhcsr| dhcsr & S_RESET_ST != 0),
     })
 }

@@ -7,6 +7,7 @@ use probe_rs::architecture::arm::ArmError;
 use probe_rs::architecture::arm::memory::ArmMemoryInterface;
 
 use super::translate::failed;
+use crate::addr::{FlashAddr, FlashRange};
 use crate::chip::FlashController;
 use crate::clock::Clock;
 use crate::proto::ProtoError;
@@ -69,6 +70,50 @@ impl FlashController {
         })
     }
 
+    /// Which of the sectors, all of the chip's in order, its option bytes keep from being erased and written.
+    pub(super) fn write_protected(
+        self,
+        memory: &mut dyn ArmMemoryInterface,
+        sectors: &[FlashRange],
+    ) -> Result<Vec<FlashRange>, ArmError> {
+        let Some((first, last)) = sectors.first().zip(sectors.last()) else { return Ok(Vec::new()) };
+        let (start, size) = (first.start.0, last.end().0 - first.start.0);
+        let protected: Vec<bool> = match self {
+            // A cleared bit for each 4 KiB, the last one for all the rest (PM0075 §2.4.2).
+            Self::Stm32f1 => {
+                let wrpr = memory.read_word_32(0x4002_2020)?;
+                let bit = |sector: &FlashRange| ((sector.start.0 - start) / 4096).min(31);
+                sectors.iter().map(|sector| wrpr >> bit(sector) & 1 == 0).collect()
+            }
+            // nWRP, a bit for each sector; with SPRMOD it is the set bits that protect (RM0390 §3.8.5).
+            Self::Stm32f4 => {
+                let optcr = memory.read_word_32(0x4002_3c14)?;
+                let protects = optcr >> 31;
+                (0..sectors.len()).map(|index| index < 12 && optcr >> (16 + index) & 1 == protects).collect()
+            }
+            // Two areas of pages in each bank, the last one included; none where the first page comes after it
+            // (RM0444 §3.5.4).
+            Self::Stm32g0 => {
+                let optr = memory.read_word_32(0x4002_2020)?;
+                let halves = if optr >> 21 & 1 == 1 || size == 512 * 1024 { 2 } else { 1 };
+                let mut areas = Vec::new();
+                for (bank, register) in [(0, 0x4002_202c), (0, 0x4002_2030), (1, 0x4002_204c), (1, 0x4002_2050)] {
+                    if bank < halves {
+                        let area = memory.read_word_32(register)?;
+                        areas.push((bank, area & 0x7f..=area >> 16 & 0x7f));
+                    }
+                }
+                let of_bank = sectors.len() / halves;
+                let inside = |index: usize| {
+                    let page = (index % of_bank) as u32;
+                    areas.iter().any(|(bank, pages)| *bank == index / of_bank && pages.contains(&page))
+                };
+                (0..sectors.len()).map(inside).collect()
+            }
+        };
+        Ok(sectors.iter().zip(protected).filter(|(_, protected)| *protected).map(|(sector, _)| *sector).collect())
+    }
+
     /// Lifts read protection, which erases the whole flash. The core has to be halted; the option bytes are in effect
     /// after a reset.
     pub(super) fn lift_protection(self, core: &mut probe_rs::Core<'_>, clock: &dyn Clock) -> Result<(), ProtoError> {
@@ -110,6 +155,30 @@ impl FlashController {
                 // OBL_LAUNCH resets the chip under the access: that is how it succeeds.
                 let _ = flash.set(cr, 1 << 27);
                 Ok(())
+            }
+        }
+    }
+}
+
+impl FlashController {
+    /// Clears what the chip keeps of having been blank when its supply came: for that, each further reset would start its
+    /// ROM, up to a loss of power. Option bytes stay as they are.
+    pub(super) fn forget_blank(
+        self,
+        core: &mut probe_rs::Core<'_>,
+        flash_start: FlashAddr,
+    ) -> Result<(), probe_rs::Error> {
+        match self {
+            Self::Stm32f1 | Self::Stm32f4 => Ok(()),
+            Self::Stm32g0 => {
+                // EMPTY of FLASH_ACR: loaded with the option bytes, and software may set it for the resets that do not load
+                // them (RM0444 §3.3.2, §3.7.1; ST's HAL has HAL_FLASHEx_ForceFlashEmpty for it).
+                let (addr, empty) = (0x4002_2000, 1 << 16);
+                let acr = core.read_word_32(addr)?;
+                if acr & empty == 0 || core.read_word_32(flash_start.0.into())? == u32::MAX {
+                    return Ok(());
+                }
+                core.write_word_32(addr, acr & !empty)
             }
         }
     }

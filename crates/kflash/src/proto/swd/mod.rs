@@ -12,6 +12,7 @@ mod connect;
 mod controller;
 mod definition;
 mod error;
+mod live;
 mod probes;
 mod see;
 mod translate;
@@ -23,17 +24,20 @@ use probe_rs::{Core, CoreStatus, MemoryInterface as _, Session};
 
 pub use self::connect::Connect;
 pub use self::error::SwdError;
+pub use self::live::Live;
 pub use self::probes::{ParseSelectorError, Probe, ProbeSelector, Probes};
 pub use self::see::Seen;
-use self::translate::{failed, unsupported};
+use self::translate::{Cause, cause, failed, unsupported};
 use crate::addr::{FlashAddr, FlashRange};
+use crate::chip::FlashController;
 use crate::proto::{Bootloader, ProtoError, TargetInfo};
 
 /// Bytes read between two signs of progress.
 const READ_STEP: u32 = 4096;
 
-/// DHCSR, with its key and nothing set: debug off (ARMv7-M §C1.6.2).
+/// DHCSR; with its key and C_DEBUGEN, or nothing (ARMv7-M §C1.6.2).
 const DHCSR: u64 = 0xe000_edf0;
+const DEBUG_ON: u32 = 0xa05f_0001;
 const DEBUG_OFF: u32 = 0xa05f_0000;
 
 /// A chip behind a debug probe, halted.
@@ -43,6 +47,8 @@ pub struct Swd {
     probe: Probe,
     info: TargetInfo,
     uid: Option<[u32; 3]>,
+    controller: FlashController,
+    flash_start: FlashAddr,
     /// Pages of sectors that were erased and not yet written again, by address, as they were before.
     held: BTreeMap<u32, Vec<u8>>,
     /// What reads of erased flash give.
@@ -188,10 +194,15 @@ impl Bootloader for Swd {
     /// through whatever is installed.
     fn start(&mut self, addr: FlashAddr) -> Result<(), ProtoError> {
         let doing = format!("cannot start {addr}");
+        let (controller, flash_start) = (self.controller, self.flash_start);
         let mut core = self.core(&doing)?;
+        controller.forget_blank(&mut core, flash_start).map_err(|error| failed(&doing, &error))?;
         // Flashing leaves the core halted in the algorithm.
-        core.reset().map_err(|error| failed(&doing, &error))?;
-        let status = core.status().map_err(|error| failed(&doing, &error))?;
+        let status = match core.reset().and_then(|()| core.status()) {
+            // It runs, and uses the pins for something else.
+            Err(error) if cause(&error) == Cause::TargetSilent => CoreStatus::Running,
+            status => status.map_err(|error| failed(&doing, &error))?,
+        };
         drop(core);
         // Its end halts the core once more, and leaves debugging on.
         self.session = None;

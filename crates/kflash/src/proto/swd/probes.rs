@@ -138,6 +138,11 @@ impl Probes {
 }
 
 impl Probe {
+    /// What its driver was run with, in words. None has met a real chip yet.
+    pub fn tried_on(&self) -> &'static str {
+        if self.kind == "CMSIS-DAP" { "the simulator" } else { "nothing yet" }
+    }
+
     /// What names this probe.
     pub fn selector(&self) -> ProbeSelector {
         ProbeSelector { usb: Some(self.usb), serial: self.serial.clone() }

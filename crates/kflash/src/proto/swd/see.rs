@@ -5,7 +5,7 @@ use probe_rs::architecture::arm::sequences::DefaultArmSequence;
 use serde::Serialize;
 
 use super::SwdError;
-use super::connect::{CORE_AP, Connect};
+use super::connect::{CORE_AP, Connect, Looked};
 use super::controller::Protection;
 use super::definition::Definition;
 use super::probes::{Probe, Probes};
@@ -55,7 +55,7 @@ impl Probes {
         let selector = probe.selector();
         let connect =
             Connect { probes: self, probe: Some(&selector), chip, definition: Some(yaml), unlock: false, clock };
-        let Some(look) = connect.look(probe, &definition, of)? else {
+        let Some(Looked { look, .. }) = connect.look(probe, &definition, of)? else {
             return Err(SwdError::NoTarget { probe: probe.to_string() });
         };
         seen.idcode = Some(look.idcode);

@@ -1,6 +1,8 @@
 //! Flashing, installing and backing up through a debug probe: the stages with a way in that needs no cable. What was
 //! written is confirmed over the board's own cable all the same.
 
+mod look;
+
 use crate::addr::{FlashRange, FlashSize};
 use crate::apply::{self, ApplyError, Progress};
 use crate::board::BootloaderKind;
@@ -12,6 +14,7 @@ use crate::digest::Sha256;
 use crate::discover::{Device, Mode, Place};
 use crate::event::{Check, Event, Events, Phase, Verdict};
 use crate::exit::ExitCode;
+use crate::flash::route::{HEAD, ReadFlash};
 use crate::flash::{
     BoardState, FailureKind, Firmware, FlashError, Flasher, Outcome, Report, Request, Run, interrupted, write_failure,
 };
@@ -19,9 +22,6 @@ use crate::klipper::dictionary::BuiltFor;
 use crate::plan::{self, Known, Parts, Plan, Refusal, Target};
 use crate::proto::swd::{Connect, ProbeSelector, Probes, Swd, SwdError};
 use crate::proto::{Bootloader, ProtoError, Protocol};
-
-/// Katapult's signature lies within its first few KiB; no build seen is larger.
-const HEAD: u32 = 16 * 1024;
 
 /// The probe to go through.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +61,10 @@ impl Flasher<'_> {
         events: Events<'_>,
     ) -> Result<Report, FlashError> {
         needs_port(request)?;
-        let mut run = self.at_probe(request, through, events)?;
-        let written = write(&mut run, through, &plan::make_by_probe)?;
+        let probe = through.find(&request.chip, events)?;
+        let mut run = self.at_probe(request, &probe, events)?;
+        let through = Through { probe: Some(&probe), ..*through };
+        let written = write(&mut run, &through, &plan::make_by_probe)?;
         let confirmed = of_chip::application(&mut run, written.uid)?;
         let mut checks = written.plan.checks;
         checks.extend(confirmed.checks);
@@ -83,8 +85,10 @@ impl Flasher<'_> {
         if parts.application.is_some() {
             needs_port(request)?;
         }
-        let mut run = self.at_probe(request, through, events)?;
-        let written = write(&mut run, through, &|known| plan::install(known, parts, Protocol::Swd))?;
+        let probe = through.find(&request.chip, events)?;
+        let mut run = self.at_probe(request, &probe, events)?;
+        let through = Through { probe: Some(&probe), ..*through };
+        let written = write(&mut run, &through, &|known| plan::install(known, parts, Protocol::Swd))?;
         let mut checks = written.plan.checks;
         let now = if parts.application.is_some() {
             let confirmed = of_chip::application(&mut run, written.uid)?;
@@ -100,11 +104,13 @@ impl Flasher<'_> {
 
     /// Reads all of the flash of the chip behind a debug probe. The chip is reset by it, and runs again.
     pub fn back_up(&self, chip: &Chip, through: &Through<'_>, events: Events<'_>) -> Result<Backup, FlashError> {
-        let place = through.find(chip, events)?;
-        let device = behind(place.clone());
-        let _lock = self.host.lock(&device).map_err(|error| FlashError::from(error).at(&place))?;
+        let probe = through.find(chip, events)?;
+        let through = Through { probe: Some(&probe), ..*through };
+        let place = Place::Probe(probe.to_string());
+        let _lock = self.host.lock(&behind(place.clone())).map_err(|error| FlashError::from(error).at(&place))?;
         events(Event::Phase { phase: Phase::Enter, what: format!("halting the chip at the {place}"), total: None });
-        let mut swd = through.connect(chip, self.host.clock()).map_err(|error| refused(error).at(&place))?;
+        let mut swd =
+            Swd::connect(&through.wanted(chip, self.host.clock())).map_err(|error| refused(error).at(&place))?;
         let range = chip.flash();
         let total = u64::from(range.size.0);
         events(Event::Phase { phase: Phase::ReadBack, what: format!("reading {range}"), total: Some(total) });
@@ -121,35 +127,34 @@ impl Flasher<'_> {
         Ok(Backup { place, range, sha256: Sha256::of(&bytes), bytes, runs })
     }
 
-    /// Finds the probe, without touching the chip.
+    /// A run on what is behind this probe, which no other run then uses.
     fn at_probe<'a>(
         &'a self,
         request: &'a Request,
-        through: &Through<'_>,
+        probe: &ProbeSelector,
         events: Events<'a>,
     ) -> Result<Run<'a>, FlashError> {
-        let device = behind(through.find(&request.chip, events)?);
+        let device = behind(Place::Probe(probe.to_string()));
         let lock = self.host.lock(&device).map_err(|error| FlashError::from(error).at(&device.place))?;
         Ok(Run::new(self, request, device, lock, events))
     }
 }
 
 impl Through<'_> {
-    /// Finds the probe, without touching the chip.
-    fn find(&self, chip: &Chip, events: Events<'_>) -> Result<Place, FlashError> {
+    /// Finds the probe, without touching the chip. Whatever is plugged in later, it is this one from then on.
+    fn find(&self, chip: &Chip, events: Events<'_>) -> Result<ProbeSelector, FlashError> {
         events(Event::Phase { phase: Phase::Look, what: "looking for the debug probe".into(), total: None });
         // That the chip can be flashed at all is said before what is missing at the desk.
         if chip.swd.is_none() || boards::swd_definition(&chip.id).is_none() {
             return Err(refused(SwdError::NoDefinition { chip: chip.id.clone() }));
         }
-        let probe = self.probes.select(self.probe).map_err(refused)?;
-        Ok(Place::Probe(probe.selector().to_string()))
+        Ok(self.probes.select(self.probe).map_err(refused)?.selector())
     }
 
-    fn connect(&self, chip: &Chip, clock: &dyn Clock) -> Result<Swd, SwdError> {
+    fn wanted<'w>(&'w self, chip: &'w Chip, clock: &'w dyn Clock) -> Connect<'w> {
         let definition = boards::swd_definition(&chip.id);
         let Self { probes, probe, unlock } = *self;
-        Swd::connect(&Connect { probes, probe, chip, definition, unlock, clock })
+        Connect { probes, probe, chip, definition, unlock, clock }
     }
 }
 
@@ -161,10 +166,14 @@ struct Written {
     changed: bool,
 }
 
+/// A plan by what is known by now. Nothing is touched by it.
+fn planned(run: &Run<'_>, target: Option<&Target>, planner: &Planner<'_>) -> Result<Plan, FlashError> {
+    planner(&run.known(target)).map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))
+}
+
 /// Plans, halts the chip, plans again with its word, writes, reads back and starts it.
 fn write(run: &mut Run<'_>, through: &Through<'_>, planner: &Planner<'_>) -> Result<Written, FlashError> {
-    let first = planner(&run.known(None))
-        .map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
+    let first = planned(run, None, planner)?;
     for check in &first.checks {
         run.emit(Event::Check(check.clone()));
     }
@@ -178,7 +187,7 @@ fn write(run: &mut Run<'_>, through: &Through<'_>, planner: &Planner<'_>) -> Res
     let flash = run.request.chip.flash();
     let head = FlashRange { start: flash.start, size: FlashSize(flash.size.0.min(HEAD)) };
     let head = swd.read(head, &mut |_| ());
-    let head = head.map_err(|error| lost(run, &error))?;
+    let head = head.map_err(|error| run.failed(lost(&error)))?;
     let target = Target { info: swd.info().clone(), usb: None, head: Some(head) };
     let plan = match planner(&run.known(Some(&target))) {
         Ok(plan) => plan,
@@ -189,12 +198,13 @@ fn write(run: &mut Run<'_>, through: &Through<'_>, planner: &Planner<'_>) -> Res
     for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {
         run.emit(Event::Check(check.clone()));
     }
-    let changed = run.request.force || !holds(run, &mut swd, &plan)?;
+    let held = holds(&plan, &mut |range| swd.read(range, &mut |_| ())).map_err(|error| run.failed(lost(&error)))?;
+    let changed = run.request.force || !held;
     let uid = swd.uid();
     if !changed {
         run.note("nothing was written: the flash holds these bytes already (--force writes them again)");
         run.begin(Phase::Start, "starting the application");
-        swd.start(flash.start).map_err(|error| lost(run, &error))?;
+        swd.start(flash.start).map_err(|error| run.failed(lost(&error)))?;
         return Ok(Written { plan, uid, changed });
     }
     match apply::apply(&mut swd, &plan, run.interrupt, &mut |event| run.emit(event)) {
@@ -207,11 +217,10 @@ fn write(run: &mut Run<'_>, through: &Through<'_>, planner: &Planner<'_>) -> Res
 }
 
 /// Whether the flash holds all that the plan would write.
-fn holds(run: &Run<'_>, swd: &mut Swd, plan: &Plan) -> Result<bool, FlashError> {
+fn holds(plan: &Plan, read: &mut ReadFlash<'_>) -> Result<bool, ProtoError> {
     for planned in &plan.operations {
         let plan::Op::ReadBack { range } = planned.op else { continue };
-        let read = swd.read(range, &mut |_| ()).map_err(|error| lost(run, &error))?;
-        if apply::difference(&plan.image, range, &read).is_some() {
+        if apply::difference(&plan.image, range, &read(range)?).is_some() {
             return Ok(false);
         }
     }
@@ -220,7 +229,7 @@ fn holds(run: &Run<'_>, swd: &mut Swd, plan: &Plan) -> Result<bool, FlashError> 
 
 fn connect(run: &mut Run<'_>, through: &Through<'_>) -> Result<Swd, FlashError> {
     run.begin(Phase::Enter, format!("halting the chip at the {}", run.place()));
-    through.connect(&run.request.chip, run.host.clock()).map_err(|error| run.failed(refused(error)))
+    Swd::connect(&through.wanted(&run.request.chip, run.host.clock())).map_err(|error| run.failed(refused(error)))
 }
 
 /// What is behind a debug probe, as a device.
@@ -236,8 +245,8 @@ fn put_back(run: &Run<'_>, swd: &mut Swd, failure: FlashError) -> FlashError {
 }
 
 /// The chip or the probe was lost while nothing was erased.
-fn lost(run: &Run<'_>, error: &ProtoError) -> FlashError {
-    run.failed(FlashError::new(ExitCode::Enter, FailureKind::LinkLost, BoardState::Unknown, error.to_string()))
+fn lost(error: &ProtoError) -> FlashError {
+    FlashError::new(ExitCode::Enter, FailureKind::LinkLost, BoardState::Unknown, error.to_string())
 }
 
 /// Firmware that talks over a UART can be confirmed only where it is known which: said before the chip is halted.
