@@ -103,7 +103,7 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
             parallelism: Some(1),
             // Never two at once on one board.
             pod_replacement_policy: Some("Failed".to_owned()),
-            backoff_limit: Some(2),
+            backoff_limit: Some(if is_once(shape) { 0 } else { 2 }),
             active_deadline_seconds: Some(DEADLINE + i64::from(shape.wait)),
             ttl_seconds_after_finished: Some(KEPT),
             pod_failure_policy: Some(failure_policy(shape)),
@@ -115,7 +115,13 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     Ok(vec![Manifest::ConfigMap(Box::new(map)), Manifest::Job(Box::new(job))])
 }
 
-/// Fails for good where trying again cannot help; an eviction counts for nothing.
+/// Whether a pod that failed has no successor: another one would make Klipper give way once more, and nobody would have
+/// asked whether it prints.
+fn is_once(shape: &Shape) -> bool {
+    shape.quiesce == Quiesce::Token
+}
+
+/// Fails for good where trying again cannot help; an eviction counts for nothing, but where there is one pod only.
 fn failure_policy(shape: &Shape) -> PodFailurePolicy {
     let mut codes = vec![ExitCode::Usage, ExitCode::Refused, ExitCode::Denied, ExitCode::Build, ExitCode::Lost];
     if shape.wait > 0 {
@@ -139,5 +145,6 @@ fn failure_policy(shape: &Shape) -> PodFailurePolicy {
             status: "True".to_owned(),
         }]),
     };
-    PodFailurePolicy { rules: vec![on_exit, on_disruption] }
+    let rules = if is_once(shape) { vec![on_exit] } else { vec![on_exit, on_disruption] };
+    PodFailurePolicy { rules }
 }

@@ -49,7 +49,7 @@ pub(crate) fn labels(printer: &Printer) -> BTreeMap<String, String> {
 fn label(name: &str) -> String {
     let longest = LONGEST - "kflash-".len();
     let plain: String =
-        name.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     if plain == name && name.len() <= longest && !name.starts_with('-') && !name.ends_with('-') {
         return plain;
     }

@@ -232,6 +232,11 @@ fn it_ends_for_good_where_trying_again_cannot_help() {
     assert_eq!(rules[0]["onExitCodes"]["containerName"], Value::Null, "those that obtain count, too");
     let evicted = json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
     assert_eq!(rules[1], evicted);
+
+    // What makes Klipper give way does so once, for whoever has asked the printer.
+    let token = self::job(&Shape { quiesce: Quiesce::Token, ..usual() }, None);
+    let spec = &token["spec"];
+    assert_eq!((&spec["backoffLimit"], spec["podFailurePolicy"]["rules"].as_array().unwrap().len()), (&json!(0), 1));
 }
 
 #[test]

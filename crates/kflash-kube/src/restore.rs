@@ -1,10 +1,18 @@
 //! Paying what is owed: the replicas that Klipper's workload had.
 
+use std::time::Duration;
+
 use kflash::exit::ExitCode;
+use tokio::time::Instant;
 
 use crate::api::{ApiError, Cluster, Patience};
 use crate::lease::{Debt, End, Flashed, Identity, Lease, LeaseFailure};
 use crate::step::Step;
+
+/// For how long it may be that the account is refused by mistake, where Klipper would stay down for it.
+const DENIED: Duration = Duration::from_secs(120);
+/// Between two such refusals.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Whether a Lease can be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,24 +80,48 @@ impl Cluster {
         patience: &Patience<'_>,
     ) -> Result<bool, LeaseFailure> {
         let mut paid = false;
+        let began = Instant::now();
         loop {
-            let lease = self.lease(name, patience).await?;
-            if !lease.is_held_by(who) {
-                // Where it was paid here, the write arrived and its answer did not.
-                return Ok(paid);
-            }
-            if let Some(debt) = &lease.debt
-                && !paid
-            {
-                self.pay(debt, patience).await?;
-            }
-            paid = true;
-            match self.release(&lease, end, patience).await {
-                Ok(_) => return Ok(true),
-                Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
-                Err(error) => return Err(error),
+            let error = match self.let_go_once(name, who, end, &mut paid, patience).await {
+                Err(error) => error,
+                held => return held,
+            };
+            let may_pass = match &error {
+                LeaseFailure::Api(ApiError::Conflict { .. }) => true,
+                // A server that has just started answers so until it has read the roles.
+                LeaseFailure::Api(ApiError::Denied { .. }) => {
+                    patience.until.is_none() && began.elapsed() < DENIED && patience.pause(AGAIN).await
+                }
+                _ => false,
+            };
+            if !may_pass {
+                return Err(error);
             }
         }
+    }
+
+    /// The same, with errors that may pass.
+    async fn let_go_once(
+        &self,
+        name: &str,
+        who: &Identity,
+        end: Option<&End>,
+        paid: &mut bool,
+        patience: &Patience<'_>,
+    ) -> Result<bool, LeaseFailure> {
+        let lease = self.lease(name, patience).await?;
+        if !lease.is_held_by(who) {
+            // Where it was paid here, the write arrived and its answer did not.
+            return Ok(*paid);
+        }
+        if let Some(debt) = &lease.debt
+            && !*paid
+        {
+            self.pay(debt, patience).await?;
+        }
+        *paid = true;
+        self.release(&lease, end, patience).await?;
+        Ok(true)
     }
 
     /// `kubectl kflash restore`: pays what a run that died still owes.

@@ -42,10 +42,10 @@ impl Service {
         };
         let mut parts = host.split('.');
         let name = parts.next().filter(label)?;
-        // NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc, and that with the cluster's domain.
+        // NAME, NAME.NAMESPACE.svc, and that with the cluster's domain; NAME.NAMESPACE may be a host such as printer.local.
         let namespace = match (parts.next(), parts.next()) {
             (None, _) => namespace,
-            (Some(other), None | Some("svc")) => Some(other).filter(label)?,
+            (Some(other), Some("svc")) => Some(other).filter(label)?,
             _ => return None,
         };
         if !matches!(scheme, "http" | "https") || name == "localhost" || name.bytes().all(|c| c.is_ascii_digit()) {
@@ -149,7 +149,7 @@ mod tests {
                 "http://voron-klipper:7125",
                 "/api/v1/namespaces/printers/services/http:voron-klipper:7125/proxy/server/info",
             ),
-            ("https://voron.other", "/api/v1/namespaces/other/services/https:voron:443/proxy/server/info"),
+            ("https://voron.other.svc", "/api/v1/namespaces/other/services/https:voron:443/proxy/server/info"),
             (
                 "http://voron.other.svc:80/moon/",
                 "/api/v1/namespaces/other/services/http:voron:80/proxy/moon/server/info",
@@ -163,6 +163,7 @@ mod tests {
         }
         for url in [
             "http://voron.lan.example:7125",
+            "http://voron.local:7125",
             "http://127.0.0.1:7125",
             "http://localhost:7125",
             "http://[::1]:7125",

@@ -8,6 +8,7 @@ mod quiesce;
 mod restore;
 mod run;
 mod status;
+mod which;
 
 use std::ffi::OsString;
 

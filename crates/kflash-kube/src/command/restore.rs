@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use kflash::exit::ExitCode;
 use kflash_kube::api::Patience;
 use kflash_kube::lease::Identity;
@@ -10,6 +9,7 @@ use kflash_kube::restore::Restored;
 use kflash_kube::step::Step;
 use tokio::time::Instant;
 
+use super::which::Which;
 use super::{Cli, Failure, print};
 
 /// For how long the API server may be out of reach.
@@ -21,20 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// (exit code 5).
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kubectl kflash restore --lease kflash-voron
+  kubectl kflash restore --printer voron
   kubectl kflash restore -n printers --lease kflash-voron")]
 pub struct Args {
-    /// The printer's Lease
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    lease: String,
+    #[command(flatten)]
+    which: Which,
 }
 
 pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
-    let cluster = cli.connect.cluster().await?;
+    let (cluster, lease) = args.which.find(&cli.connect).await?;
     let who = Identity::of_a_person(&cluster, "kubectl kflash restore");
     let steps = |step: Step| print::step(&step, cli.json);
     let patience = Patience { until: Some(Instant::now() + PATIENCE), stop: None, steps: &steps };
-    let restored = cluster.restore(&args.lease, &who, &patience).await;
+    let restored = cluster.restore(&lease, &who, &patience).await;
     let restored = restored.map_err(|error| Failure::new(error.exit(), &error))?;
     match (restored, cli.json) {
         (Restored::NothingOwed, false) => print::result("nothing is owed\n"),

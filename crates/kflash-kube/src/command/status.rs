@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use kflash::exit::ExitCode;
 use kflash_kube::api::Patience;
 use kflash_kube::status::Status;
 use kflash_kube::step::Step;
 use tokio::time::Instant;
 
+use super::which::Which;
 use super::{Cli, Failure, print};
 
 /// For how long the API server may be out of reach.
@@ -18,18 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Tells who flashes a printer, what is owed, and what was last seen running on it
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  kubectl kflash status --lease kflash-voron")]
+  kubectl kflash status --printer voron
+  kubectl kflash status -n printers --lease kflash-voron")]
 pub struct Args {
-    /// The printer's Lease
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    lease: String,
+    #[command(flatten)]
+    which: Which,
 }
 
 pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
-    let cluster = cli.connect.cluster().await?;
+    let (cluster, lease) = args.which.find(&cli.connect).await?;
     let steps = |step: Step| print::note(&step.to_string());
     let patience = Patience { until: Some(Instant::now() + PATIENCE), stop: None, steps: &steps };
-    let status = cluster.status(&args.lease, &patience).await;
+    let status = cluster.status(&lease, &patience).await;
     let status = status.map_err(|error| Failure::new(error.exit(), &error))?;
     if cli.json {
         print::result_json(&status);

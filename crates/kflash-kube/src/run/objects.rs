@@ -57,6 +57,12 @@ pub(super) fn ended(job: &Job) -> Option<Result<(), String>> {
     })
 }
 
+/// Whether nothing removes the ConfigMap while the Job with this UID is there.
+fn stays(map: &ConfigMap, job: &str) -> bool {
+    let owners = map.metadata.owner_references.as_deref().unwrap_or_default();
+    map.metadata.deletion_timestamp.is_none() && (owners.is_empty() || owners.iter().any(|owner| owner.uid == job))
+}
+
 impl<P: Printer> Run<'_, P> {
     pub(super) fn jobs(&self) -> Api<Job> {
         Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
@@ -179,10 +185,25 @@ impl<P: Printer> Run<'_, P> {
             block_owner_deletion: None,
         }]);
         let maps: Api<ConfigMap> = Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
-        match patience.ask(&format!("make ConfigMap {name}"), || maps.create(&parameters, &inputs)).await {
-            // Named by the digest of what is in it.
-            Ok(_) | Err(ApiError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        let (make, read) = (format!("make ConfigMap {name}"), format!("read ConfigMap {name}"));
+        loop {
+            match patience.ask(&make, || maps.create(&parameters, &inputs)).await {
+                Ok(_) => return Ok(()),
+                Err(ApiError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match patience.ask(&read, || maps.get(name)).await {
+                // Named by the digest of what is in it.
+                Ok(map) if stays(&map, uid) => return Ok(()),
+                // Who may make it may not always read it.
+                Err(ApiError::Denied { .. }) => return Ok(()),
+                // That of a Job that was removed is about to follow it.
+                Ok(_) | Err(ApiError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !patience.pause(GONE).await {
+                return Err(RunError::Stopped(format!("ConfigMap {name} of an earlier run is not gone yet")));
+            }
         }
     }
 

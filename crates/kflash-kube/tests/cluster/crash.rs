@@ -211,6 +211,17 @@ async fn a_server_that_is_out_of_reach_for_a_while_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_takes_the_account_for_nobody_for_a_while_costs_a_flash_at_most() {
+    for from in 0..requests().await {
+        let bench = Bench::new().await;
+        bench.server.plan((from..from + 4).map(|at| Fault { at, how: How::Forbidden }).collect());
+        let context = format!("{from}");
+        bench.pod("first").await.result.unwrap_or_else(|error| panic!("{context}: {error}"));
+        bench.assert_whole(1, &context);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn restoring_twice_restores_once() {
     let bench = Bench::new().await;
     assert_eq!(bench.restore().await.unwrap(), Restored::NothingOwed);

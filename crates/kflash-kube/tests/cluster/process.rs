@@ -196,14 +196,17 @@ async fn what_a_killed_one_owes_is_restored() {
     let mut spec = lease["spec"].clone();
     spec["renewTime"] = "2026-01-01T00:00:00.000000Z".into();
     served.server.set_lease(LEASE, lease["metadata"]["annotations"].clone(), spec);
-    let status = run(served.kflash(&["status", "--lease", LEASE])).await;
+    let config = served.file("config.toml");
+    fs::write(&config, CONFIG).unwrap();
+    let of_voron = ["--printer", "voron", "--config", config.to_str().unwrap()];
+    let status = run(served.kflash(&[&["status"][..], &of_voron].concat())).await;
     let said = String::from_utf8(status.stdout).unwrap();
     assert!(
         said.contains("which is dead\n") && said.contains("kubectl kflash restore --lease kflash-voron\n"),
         "{said}"
     );
 
-    let restored = run(served.kflash(&["restore", "--lease", LEASE])).await;
+    let restored = run(served.kflash(&[&["restore"][..], &of_voron].concat())).await;
     assert_code(&restored, 0);
     assert_eq!(String::from_utf8_lossy(&restored.stdout), "deployment/voron-klipper is restored\n");
     assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
@@ -379,7 +382,7 @@ async fn a_moonraker_that_only_the_cluster_knows_is_asked_through_the_api_server
 #[tokio::test]
 async fn what_is_typed_wrongly_is_told() {
     for (arguments, said) in [
-        (vec!["restore"], "--lease <NAME>"),
+        (vec!["restore"], "--printer <NAME>"),
         (vec!["restore", "--lease", ""], "a value is required for '--lease <NAME>'"),
         // A pod without the label has no UID of its Job.
         (vec!["quiesce", "--job-uid", ""], "a value is required for '--job-uid <UID>'"),

@@ -1,13 +1,11 @@
 //! What goes into the manifests: the configuration and the files that it names.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use kflash::config::{self, Config, ConfigError, Printer};
+use kflash::config::{self, Config, Printer};
 use kflash::exit::ExitCode;
 use kflash::obtain;
 use kflash_job::{Firmware, JobError, Manifest, Quiesce, Shape, lease_name};
@@ -17,9 +15,7 @@ use kflash_kube::run::Order;
 use kflash_kube::tunnel::{self, Service};
 
 use crate::command::Failure;
-
-/// The machine's configuration.
-const OF_THE_MACHINE: &str = "/etc/kflash/config.toml";
+use crate::command::which::configuration;
 
 /// All that is read from files.
 pub struct Inputs {
@@ -86,26 +82,6 @@ impl Inputs {
             tunnel.map_err(|error| Failure::new(ExitCode::Internal, &format!("cannot open a port: {error}")))?;
         Ok(Moonraker::configured(&config::Moonraker { url: format!("http://{tunnel}"), ..moonraker.clone() }))
     }
-}
-
-/// The configuration in `file`; else the user's own, else the machine's.
-fn configuration(file: Option<&Path>) -> Result<Config, Failure> {
-    let absolute = |variable: &str| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = absolute("HOME");
-    let read = |file: &Path| Config::read(file, home.as_deref());
-    if let Some(file) = file {
-        return read(file).map_err(|error| usage(&error));
-    }
-    let of_the_user = absolute("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
-    let of_the_user = of_the_user.map(|folder| folder.join("kflash/config.toml"));
-    for file in of_the_user.into_iter().chain([OF_THE_MACHINE.into()]) {
-        match read(&file) {
-            Err(ConfigError::Unreadable { source, .. })
-                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            read => return read.map_err(|error| usage(&error)),
-        }
-    }
-    Err(Failure::new(ExitCode::Usage, &"no configuration: it names the printer, its node and what runs Klipper"))
 }
 
 fn text(file: &Path) -> Result<String, Failure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::request::{DEPLOYMENTS, JOBS, PODS, Resource, STATEFUL_SETS};
+use super::request::{CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Resource, STATEFUL_SETS};
 use super::selector::Selector;
 use super::store::Store;
 
@@ -21,10 +21,12 @@ pub enum Task {
     Ready { namespace: String, pod: String },
     /// It has ended, and the pod is removed.
     Gone { namespace: String, pod: String },
+    /// The garbage collector removes what had this owner.
+    Collect { namespace: String, owner: String },
 }
 
 impl Store {
-    fn later(&mut self, after: Duration, task: Task) {
+    pub fn later(&mut self, after: Duration, task: Task) {
         self.serial += 1;
         self.tasks.push(Reverse((Instant::now() + after, self.serial, task)));
     }
@@ -78,6 +80,13 @@ impl Store {
             }
             Task::Ready { namespace, pod } => self.set_pod(&namespace, &pod, "Running", true),
             Task::Gone { namespace, pod } => self.remove(PODS, &namespace, &pod),
+            Task::Collect { namespace, owner } => {
+                for map in self.list(CONFIG_MAPS, &namespace, &Selector::default()) {
+                    if map["metadata"]["ownerReferences"][0]["uid"] == *owner {
+                        self.remove(CONFIG_MAPS, &namespace, map["metadata"]["name"].as_str().unwrap_or_default());
+                    }
+                }
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub enum How {
     CutAfter,
     /// It is done, but no answer ever comes.
     Hang,
+    /// 403, as from a server that has not read the roles yet.
+    Forbidden,
     /// 429, with `Retry-After`.
     TooMany,
     /// 500.

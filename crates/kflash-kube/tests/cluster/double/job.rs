@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::controller::Task;
 use super::request::{JOBS, PODS};
 use super::selector::Selector;
 use super::store::Store;
@@ -20,6 +21,9 @@ impl Store {
             }
             if pods.is_empty() {
                 self.remove(JOBS, namespace, name);
+                // What did not hold it up follows it in the background.
+                let owner = job["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                self.later(self.timing.collection, Task::Collect { namespace: namespace.to_owned(), owner });
             }
             return;
         }

@@ -201,6 +201,7 @@ impl Server {
                 self.0.killed.notify_one();
                 return pending().await;
             }
+            Some(How::Forbidden) => return Ok(failed(&Failure::forbidden("kflash", &asked))),
             Some(How::TooMany) => return Ok(failed(&Failure::too_many_requests())),
             Some(How::Internal) => return Ok(failed(&Failure::internal())),
             Some(How::Unavailable) => return Ok(failed(&Failure::unavailable())),

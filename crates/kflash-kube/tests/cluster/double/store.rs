@@ -25,6 +25,8 @@ pub struct Timing {
     pub ready: Duration,
     /// From the order to end until it is gone.
     pub end: Duration,
+    /// From an object's end until what it owned is removed, too.
+    pub collection: Duration,
     /// Between two bookmarks of a watch that asked for them.
     pub bookmark: Duration,
 }
@@ -36,6 +38,7 @@ impl Default for Timing {
             start: Duration::from_millis(900),
             ready: Duration::from_millis(400),
             end: Duration::from_secs(2),
+            collection: Duration::from_secs(3),
             bookmark: Duration::from_secs(60),
         }
     }
