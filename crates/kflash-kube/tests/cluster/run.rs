@@ -464,6 +464,37 @@ async fn any_request_may_break() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_dies_before_its_job_has_begun_is_taken_up_by_the_next() {
+    let script = Script { flash: Duration::from_secs(1), ..Script::well() };
+    for quiesce in [Quiesce::Sidecar, Quiesce::Token] {
+        let bench = Bench::new().await;
+        bench.run(&order(quiesce), &script).await.0.unwrap();
+        let started = bench.server.log().iter().position(|line| line.starts_with("patch jobs")).unwrap();
+        for at in 0..=started {
+            for how in [How::KillBefore, How::KillAfter] {
+                let bench = Bench::new().await;
+                bench.server.remove_lease(LEASE);
+                bench.server.plan(vec![Fault { at, how }]);
+                let (order, context) = (order(quiesce), format!("{quiesce} {how:?} {at}"));
+                tokio::select! {
+                    biased;
+                    () = bench.server.killed() => {}
+                    (ended, _) = Box::pin(bench.run(&order, &script)) => panic!("{context}: {ended:?}"),
+                }
+                bench.server.plan(Vec::new());
+                let (ended, _) = bench.run(&order, &script).await;
+                assert_eq!(ended.unwrap_or_else(|error| panic!("{context}: {error}")).exit, ExitCode::Ok, "{context}");
+                assert_eq!((bench.server.jobs().len(), bench.server.job_pods().len()), (1, 1), "{context}");
+                bench.server.config_map(order.job.metadata.name.as_deref().unwrap());
+                if quiesce == Quiesce::Sidecar {
+                    bench.assert_whole(1, &context);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_may_not_set_up_may_flash_all_the_same() {
     let bench = Bench::new().await;
     let rule = |groups: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [groups], "resources": resources, "verbs": verbs});
