@@ -322,13 +322,16 @@ impl<P: Printer> Sidecar<'_, P> {
     async fn scale_down(&self, debt: &Debt) -> Result<(), NotStopped> {
         // A request that may still arrive must not be abandoned: it would stop Klipper after it was given back.
         let patience = self.endless();
+        let mut told = false;
         loop {
             let workload = &self.order.workload;
             let scaled = async {
                 let scale = self.cluster.scale(workload, &self.bounded()).await?;
                 if scale.replicas > 0 {
-                    let replicas = debt.replicas;
-                    (self.steps)(Step::Stopping { workload: workload.clone(), replicas });
+                    if !mem::replace(&mut told, true) {
+                        let replicas = debt.replicas;
+                        (self.steps)(Step::Stopping { workload: workload.clone(), replicas });
+                    }
                     self.cluster.set_scale(workload, 0, scale.resource_version.as_deref(), &patience).await?;
                 }
                 Ok(())
