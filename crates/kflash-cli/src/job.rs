@@ -67,6 +67,9 @@ struct Render {
     /// Seconds that the sidecar waits for a print to end instead of refusing; the firmware is obtained before
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u32).range(..=604_800))]
     wait: u32,
+    /// Have the sidecar take a Moonraker that does not answer for a printer that does nothing
+    #[arg(long)]
+    trust_silence: bool,
     /// Write setup.yaml and flash-job.yaml to DIR instead of printing them
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -93,6 +96,7 @@ impl Render {
                 .with(self.probe.clone())
                 .map_err(|error| Failure::usage(format!("--via: {error}")))?,
             wait: self.wait,
+            trusting: self.trust_silence,
         };
         let firmware = self.firmware.as_deref().map(checked).transpose()?;
         let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(read).transpose()?;

@@ -81,6 +81,9 @@ pub(crate) fn pod(
         init.push(obtain("fetch", shape.images.flasher(), printer, cluster));
     }
     let sidecar = shape.quiesce == Quiesce::Sidecar;
+    if sidecar && !init.is_empty() {
+        init.insert(0, settle(printer, shape));
+    }
     if sidecar {
         init.push(quiesce(printer, cluster, shape, given)?);
         volumes.extend([empty("shared"), token_volume()]);
@@ -153,16 +156,39 @@ fn obtain(verb: &str, image: String, printer: &Printer, cluster: &Cluster) -> Co
     }
 }
 
-/// The only container with a token. Counts as started once it has decided.
+/// Gives Klipper back after a pod that died: to obtain firmware takes minutes, may fail, and may need Klipper.
+fn settle(printer: &Printer, shape: &Shape) -> Container {
+    let mut args = words(&["settle", "--lease", &lease_name(printer)]);
+    args.extend(words(&["--job-uid", "$(JOB_UID)", "--job", "$(JOB)", "--json"]));
+    Container {
+        name: "settle".to_owned(),
+        image: Some(shape.images.kube()),
+        args: Some(args),
+        env: Some(of_job().into()),
+        security_context: Some(least()),
+        volume_mounts: Some(vec![token_mount()]),
+        ..Container::default()
+    }
+}
+
+/// The Job that a pod is of.
+fn of_job() -> [EnvVar; 2] {
+    [
+        field("JOB_UID", &format!("metadata.labels['{}']", label::JOB_UID)),
+        field("JOB", &format!("metadata.labels['{}']", label::JOB_NAME)),
+    ]
+}
+
+fn token_mount() -> VolumeMount {
+    mount("token", "/var/run/secrets/kubernetes.io/serviceaccount", true)
+}
+
+/// The sidecar. Counts as started once it has decided.
 fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
     let moonraker = moonraker_of(printer)?;
     let mut args = words(&["quiesce", "--lease", &lease_name(printer)]);
     args.extend(words(&["--workload", &cluster.workload.to_string(), "--moonraker", &moonraker.url]));
-    let mut mounts = vec![
-        mount("firmware", FIRMWARE, true),
-        mount("shared", SHARED, false),
-        mount("token", "/var/run/secrets/kubernetes.io/serviceaccount", true),
-    ];
+    let mut mounts = vec![mount("firmware", FIRMWARE, true), mount("shared", SHARED, false), token_mount()];
     if cluster.api_key_secret.is_some() {
         args.extend(words(&["--moonraker-key-file", API_KEY]));
         mounts.push(secret_mount());
@@ -173,6 +199,9 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
     }
     if shape.wait > 0 {
         args.extend(words(&["--wait", &shape.wait.to_string()]));
+    }
+    if shape.trusting {
+        args.push("--trust-silence".to_owned());
     }
     // With these, it can be told whether Klipper has to be stopped at all.
     for board in &printer.boards {
@@ -193,11 +222,7 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
         name: "quiesce".to_owned(),
         image: Some(shape.images.kube()),
         args: Some(args),
-        env: Some(vec![
-            field("JOB_UID", &format!("metadata.labels['{}']", label::JOB_UID)),
-            field("JOB", &format!("metadata.labels['{}']", label::JOB_NAME)),
-            field("POD", "metadata.name"),
-        ]),
+        env: Some(of_job().into_iter().chain([field("POD", "metadata.name")]).collect()),
         // A native sidecar: lives until the container that flashes has ended, and is asked to end then.
         restart_policy: Some("Always".to_owned()),
         startup_probe: Some(Probe {

@@ -16,6 +16,8 @@ pub struct Shape {
     pub via: Via,
     /// For how many seconds the sidecar waits for the end of a print before it refuses.
     pub wait: u32,
+    /// The sidecar takes a Moonraker that does not answer for a printer that does nothing.
+    pub trusting: bool,
 }
 
 impl Default for Shape {
@@ -26,6 +28,7 @@ impl Default for Shape {
             images: Images::default(),
             via: Via::Cable,
             wait: 0,
+            trusting: false,
         }
     }
 }

@@ -101,7 +101,7 @@ fn option<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn the_token_is_the_sidecars_alone() {
+fn no_container_has_the_token_but_those_that_stop_klipper_and_give_it_back() {
     for shape in shapes() {
         let job = job(&shape, None);
         let pod = &job["spec"]["template"]["spec"];
@@ -109,7 +109,7 @@ fn the_token_is_the_sidecars_alone() {
         assert_eq!(pod["serviceAccountName"].is_string(), shape.quiesce == Quiesce::Sidecar);
         for container in containers(&job) {
             let has = names(&container["volumeMounts"]).contains(&"token");
-            assert_eq!(has, container["name"] == "quiesce", "{shape:?}");
+            assert_eq!(has, container["name"] == "quiesce" || container["name"] == "settle", "{shape:?}");
         }
     }
 }
@@ -246,6 +246,8 @@ fn a_job_that_waits_for_a_print_has_the_time_to_and_a_fresh_pod_does_not_wait_ag
     let quiesce = container(&waits, "quiesce");
     assert_eq!(option(&quiesce, "--wait"), Some("7200"));
     assert_eq!(option(&container(&at_once, "quiesce"), "--wait"), None);
+    let trusts = |shape| container(&job(&shape, None), "quiesce")["args"].to_string().contains("\"--trust-silence\"");
+    assert!(!trusts(usual()) && trusts(Shape { trusting: true, ..usual() }));
     // A Job that ends before it was waited for would give the board to nobody; a probe that gives up restarts the wait.
     let deadline = |job: &Value| job["spec"]["activeDeadlineSeconds"].as_u64().unwrap();
     assert_eq!(deadline(&waits), deadline(&at_once) + 7200);
@@ -336,7 +338,7 @@ fn firmware_that_comes_along_needs_no_builder_and_no_network() {
     assert_eq!(names(&given["spec"]["template"]["spec"]["initContainers"]), ["quiesce"]);
     assert_eq!(option(&container(&given, "kflash"), "--firmware"), Some("/firmware/klipper"));
     let built = job(&usual(), None);
-    assert_eq!(names(&built["spec"]["template"]["spec"]["initContainers"]), ["build", "quiesce"]);
+    assert_eq!(names(&built["spec"]["template"]["spec"]["initContainers"]), ["settle", "build", "quiesce"]);
     assert_eq!(option(&container(&built, "build"), "--out"), Some("/firmware"));
     assert_eq!(option(&container(&built, "kflash"), "--firmware"), Some("/firmware"));
 }
@@ -378,7 +380,8 @@ fn secrets_stay_where_they_are() {
     let job = manifests.last().map(value).unwrap();
     for container in containers(&job) {
         let reads = names(&container["volumeMounts"]).contains(&"moonraker");
-        assert_eq!(reads, container["name"] != "kflash");
+        // Those that ask Moonraker.
+        assert_eq!(reads, container["name"] == "build" || container["name"] == "quiesce");
     }
 }
 

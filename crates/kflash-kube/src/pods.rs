@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
+use kflash::cluster::Workload;
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use tokio::time::{self, Instant};
@@ -14,6 +15,8 @@ use crate::api::{ApiError, Cluster, Patience};
 
 /// A watch is asked to end by itself after that; then everything is listed anew.
 const WATCH: Duration = Duration::from_secs(60);
+/// Between two looks whether a pod is ready.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Between two lists, where watches fail at once.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -124,6 +127,13 @@ impl Cluster {
                 patience.pause(PAUSE).await;
             }
         }
+    }
+
+    /// Returns once something of `workload` is ready, or `patience` is at its end.
+    pub async fn until_ready(&self, workload: &Workload, patience: &Patience<'_>) -> Result<(), ApiError> {
+        let selector = self.scale(workload, patience).await?.selector;
+        while !self.pods(&selector, patience).await?.iter().any(|pod| pod.ready) && patience.pause(AGAIN).await {}
+        Ok(())
     }
 
     /// Follows the pods from `version` on, until none is alive or the server ends it, well or badly.

@@ -7,6 +7,7 @@ mod probe;
 mod quiesce;
 mod restore;
 mod run;
+mod settle;
 mod status;
 mod which;
 
@@ -44,6 +45,7 @@ enum Verb {
     Quiesce(Box<quiesce::Args>),
     Probe(probe::Args),
     Restore(restore::Args),
+    Settle(settle::Args),
     Status(status::Args),
 }
 
@@ -99,6 +101,7 @@ async fn verb(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Quiesce(args) => quiesce::run(args, cli).await,
         Verb::Probe(args) => probe::run(args),
         Verb::Restore(args) => restore::run(args, cli).await,
+        Verb::Settle(args) => settle::run(args, cli).await,
         Verb::Status(args) => status::run(args, cli).await,
     }
 }

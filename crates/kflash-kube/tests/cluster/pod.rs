@@ -201,7 +201,7 @@ impl Flasher {
 #[test]
 fn what_the_manifests_tell_the_containers_is_understood() {
     let shapes = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None].map(|quiesce| Shape { quiesce, ..Shape::default() });
-    let waits = Shape { wait: 7200, ..Shape::default() };
+    let waits = Shape { wait: 7200, trusting: true, ..Shape::default() };
     let through = Shape { via: Via::Swd { probe: Some("0483:374b:066F".into()) }, ..Shape::default() };
     for shape in shapes.into_iter().chain([waits, through]) {
         let pod = order_of(&shape).job.spec.unwrap().template.spec.unwrap();

@@ -216,6 +216,33 @@ async fn what_a_killed_one_owes_is_restored() {
 }
 
 #[tokio::test]
+async fn before_a_pod_obtains_firmware_klipper_is_given_back() {
+    let served = Served::new().await;
+    let settle = |uid: &str| served.kflash(&["settle", "--lease", LEASE, "--job-uid", uid, "--job", "any"]);
+    let whole = |context: &str| {
+        assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null), "{context}");
+    };
+    assert_code(&run(settle("uid-of-first")).await, 0);
+    whole("nothing was owed");
+
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    assert_eq!(served.started().await, Gate::Open);
+    let other = run(settle("uid-of-second")).await;
+    assert_code(&other, 0);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("is held by Job first"), "{other:?}");
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (0, Value::from("1")), "under way");
+
+    // The node dies; its Job's next pod.
+    sidecar.signal("KILL");
+    sidecar.end().await;
+    assert_code(&run(settle("uid-of-first")).await, 0);
+    whole("paid");
+    let pods = served.server.pods(&served.klipper);
+    let ready = |pod: &Value| pod["status"]["conditions"].to_string().contains(r#""status":"True""#);
+    assert!(pods.iter().any(ready), "it waits for Klipper: {pods:?}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once_and_says_what_is_owed() {
     let served = Served::new().await;
     let sidecar = served.quiesce(&["--trust-silence"]);

@@ -149,7 +149,7 @@ impl<'a> Pod<'a> {
     fn command(&self, name: &str, words: Option<Vec<String>>) -> Command {
         let container = self.container(name);
         let words = self.words(&container, &words.unwrap_or_else(|| container.args.clone().unwrap()));
-        let mut command = if name == "quiesce" {
+        let mut command = if ["settle", "quiesce"].contains(&name) {
             // Where a pod has its account's token.
             self.served.kflash(&words.iter().map(String::as_str).collect::<Vec<_>>())
         } else {
@@ -177,9 +177,11 @@ impl<'a> Pod<'a> {
     async fn run_all(&self, built: impl FnOnce(PathBuf)) -> Summary {
         let names: Vec<_> =
             self.spec.init_containers.iter().flatten().map(|container| container.name.as_str()).collect();
-        assert_eq!(names, ["build", "quiesce"]);
-        let output = self.run("build", None).await;
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(names, ["settle", "build", "quiesce"]);
+        for name in ["settle", "build"] {
+            let output = self.run(name, None).await;
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+        }
         built(self.volumes.path().join("firmware/mcu"));
         let sidecar = self.command("quiesce", None).spawn().unwrap();
         let probe = self.container("quiesce").startup_probe.unwrap().exec.unwrap().command.unwrap().split_off(1);

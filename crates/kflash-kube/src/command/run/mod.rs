@@ -71,6 +71,7 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         images: Images { registry: args.registry.clone(), ..Images::default() },
         via: args.via.clone().with(args.probe.clone()).map_err(|error| Failure::new(ExitCode::Usage, &error))?,
         wait: if args.quiesce == Quiesce::Sidecar { args.wait } else { 0 },
+        trusting: args.trust_silence,
     };
     let order = inputs.order(&shape, Duration::from_secs(args.wait.into()), args.trust_silence)?;
     let cluster = cli.connect.cluster_in(order.inputs.metadata.namespace.as_deref()).await?;
