@@ -14,13 +14,15 @@ const FOLDER: &str = "k8s-jobs";
 const NAME: &str = "kflash-printer";
 
 /// Lines to edit: those that contain this, and what to write there.
-const EDITS: [(&str, &str); 7] = [
+const EDITS: [(&str, &str); 9] = [
     ("pi4", "the node that has the board: kubectl get nodes -L kubernetes.io/hostname"),
     ("board = ", "what it is: kflash boards"),
     ("device = ", "which one it is: ../detect-job.yaml prints this line"),
     ("ref = \"host\"", "the commit that this printer's Klipper runs, as its Moonraker says; or a tag"),
     ("http://voron-klipper:7125", "the Service of Klipper's Moonraker"),
     ("deployment/voron-klipper", "what runs Klipper: deployment/NAME or statefulset/NAME"),
+    ("- deployments/scale", "statefulsets/scale, if it is one"),
+    ("- deployments", "statefulsets, if it is one"),
     ("- voron-klipper", "the name of what runs Klipper"),
 ];
 
@@ -116,7 +118,7 @@ fn edited(text: &str) -> String {
 const SETUP: &str = "\
 # Once for each printer: kubectl apply -f setup.yaml
 #
-# Made by `cargo xtask docs` from config.toml. Four lines to edit, marked EDIT; `kflash job render` does it from your own
+# Made by `cargo xtask docs` from config.toml. The lines to edit are marked EDIT; `kflash job render` does it from your own
 # configuration. The namespace is the one of Klipper (kubectl -n NAMESPACE ...), and has to admit privileged pods with the
 # node's directories:
 #   kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -204,4 +204,22 @@ fn under_a_tool_that_applies_again_no_job_is_removed_by_time() {
         fs::write(&file, text).unwrap();
         valid(&[file]);
     }
+}
+
+#[test]
+fn a_hook_has_nothing_that_was_applied_before_it() {
+    let folder = TempDir::new().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(root().join("k8s-jobs")).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let mine = folder.path().join("k8s-jobs/overlays/mine");
+    fs::create_dir(&mine).unwrap();
+    let kinds = |component: &str| {
+        let text = format!("resources: [../hostpath]\ncomponents: [../../components/{component}]\n");
+        fs::write(mine.join("kustomization.yaml"), text).unwrap();
+        let objects = objects(&kustomized(&mine));
+        objects.iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(kinds("helm-hook"), BTreeSet::from(["ConfigMap", "Job"].map(str::to_owned)));
+    let setup = ["Lease", "PodDisruptionBudget", "Role", "RoleBinding", "ServiceAccount"].map(str::to_owned);
+    assert_eq!(kinds("setup"), BTreeSet::from(setup));
 }
