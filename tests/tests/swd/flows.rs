@@ -150,6 +150,26 @@ fn a_probe_that_is_unplugged_leaves_what_the_probe_brings_back() {
 }
 
 #[test]
+fn a_board_that_lost_its_supply_is_installed_anew() {
+    let mut desk = Desk::blank("btt-skr-mini-e3-v3");
+    desk.force = true;
+    let (bootloader, application) = (desk.katapult().build(), desk.klipper("v1").build());
+    let all = swd_probe::with(0, |probe| probe.transfers);
+    desk.install(&bootloader, Some(&application)).unwrap();
+    let all = swd_probe::with(0, |probe| probe.transfers) - all;
+    for at in (1..8).map(|index| all * index / 10) {
+        swd_probe::with(0, |probe| probe.cut = Some((probe.from_now(When::Transfer(at)), Cut::Power)));
+        assert!(desk.install(&bootloader, Some(&application)).is_err(), "cut at {at} of {all}");
+        swd_probe::with(0, |probe| {
+            probe.cut = None;
+            probe.target.power(true).unwrap();
+        });
+        desk.install(&bootloader, Some(&application)).unwrap_or_else(|error| panic!("after a cut at {at}: {error}"));
+        assert_eq!(desk.runs(), version("v1"), "after a cut at {at}");
+    }
+}
+
+#[test]
 fn a_backup_is_the_whole_flash_and_the_chip_runs_on() {
     let desk = octopus("v1");
     let backup = desk.back_up().unwrap();
