@@ -68,8 +68,8 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         return Err(Failure { hint, ..Failure::usage(message) });
     }
     #[cfg(feature = "swd")]
-    if args.probe.probe.is_some() && args.via != Via::Swd {
-        return Err(Failure::usage("--probe takes --via swd"));
+    if args.probe.is_named() && args.via != Via::Swd {
+        return Err(Failure::usage("--probe and --unlock take --via swd"));
     }
     let bootloader = firmware::read(&args.bootloader)?.image;
     let file = args.firmware.as_ref().unwrap_or(&args.bootloader);

@@ -146,13 +146,18 @@ impl ByProbe {
 pub struct Installer {
     /// Which debug probe, where several are plugged in; `kflash detect` lists them
     #[arg(long, value_name = "VID:PID:SERIAL")]
-    pub probe: Option<ProbeSelector>,
+    probe: Option<ProbeSelector>,
     /// Lift the chip's read protection, which ERASES ALL OF IT
     #[arg(long)]
     unlock: bool,
 }
 
 impl Installer {
+    /// Whether anything is said of a probe.
+    pub fn is_named(&self) -> bool {
+        self.probe.is_some() || self.unlock
+    }
+
     /// The probe.
     pub fn asked(&self) -> ByProbe {
         ByProbe { probe: self.probe.clone(), unlock: self.unlock }
