@@ -28,6 +28,7 @@ test:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features kflash-cli/swd,kflash-sim/swd,tests/swd --locked -- -D warnings
+	cargo clippy --package kflash-cli --no-default-features --locked -- -D warnings
 
 # The static programs that the tests run: those of the VM, and what ships for other machines.
 test-binaries:
