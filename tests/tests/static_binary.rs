@@ -183,3 +183,15 @@ fn the_program_for_aarch64_runs() {
     let result: Value = serde_json::from_str(result.lines().last().unwrap()).unwrap();
     assert_eq!(result["result"], "flashed", "{result:#}");
 }
+
+/// What ships knows no debug probes, and whoever stands before a dead board is told what does.
+#[test]
+fn who_asks_for_a_debug_probe_is_told_which_build_has_it() {
+    for verb in ["plan", "flash", "verify"] {
+        let mut program = Command::new(static_binary_for(TARGETS[0], "kflash"));
+        let output = program.args([verb, "--board", "btt-octopus-v1.1-f446", "--via", "swd"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("built without debug probes") && said.contains("--features swd"), "{said}");
+    }
+}

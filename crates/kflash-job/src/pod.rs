@@ -36,7 +36,7 @@ pub(crate) const API_KEY: &str = "/run/secrets/moonraker/api-key";
 /// What the containers hand over.
 const SHARED: &str = "/run/kflash/shared";
 /// A home for git, a cache, and room for builds.
-const WORK: &str = "/work";
+const WORK: &str = "/scratch";
 /// Where the node is mounted.
 const NODE: &str = "/node";
 /// Outside `/dev`, which may be the node's.

@@ -1,5 +1,7 @@
 //! This kflash knows no debug probes.
 
+use std::convert::Infallible;
+
 use kflash::board::{Profile, Route};
 use kflash::chip::Chip;
 use kflash::clock::Clock;
@@ -22,18 +24,24 @@ pub fn list(_: &[(Profile, Chip)], _: bool, _: &dyn Clock) -> Vec<FoundProbe> {
     Vec::new()
 }
 
-/// No options.
+/// No way through a probe; who asks for it is told how to get it.
 #[derive(clap::Args, Debug)]
-pub struct ProbeArgs {}
+pub struct ProbeArgs {
+    #[arg(long, hide = true, value_parser = no_probes)]
+    via: Option<Infallible>,
+}
 
-/// No options.
+fn no_probes(_: &str) -> Result<Infallible, &'static str> {
+    Err("this kflash was built without debug probes: cargo build --release -p kflash-cli --features swd")
+}
+
+/// The same.
 pub type ErasingProbeArgs = ProbeArgs;
 
 impl ProbeArgs {
     /// None can be asked for.
-    #[expect(clippy::unused_self, reason = "as where there are probes")]
     pub fn asked(&self) -> Option<ByProbe> {
-        None
+        self.via.map(|never| match never {})
     }
 }
 

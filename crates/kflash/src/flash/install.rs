@@ -3,7 +3,7 @@
 use crate::apply::{self, ApplyError, Progress};
 use crate::confirm;
 use crate::enter;
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::flash::{
     BoardState, Firmware, FlashError, Flasher, Outcome, Report, Request, Run, interrupted, write_failure,
 };
@@ -18,15 +18,7 @@ impl Flasher<'_> {
         let plan = |run: &Run<'_>, target| plan::install(&run.known(target), parts, Protocol::Dfuse);
         let first =
             plan(&run, None).map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
-        for check in &first.checks {
-            run.emit(Event::Check(check.clone()));
-        }
-        for warning in &first.warnings {
-            run.emit(Event::Warning { text: warning.text.clone() });
-        }
-        if run.interrupt.requested() {
-            return Err(run.failed(FlashError { board: BoardState::Untouched, ..interrupted() }));
-        }
+        run.announce(&first)?;
         let mut entered = enter::enter(&mut run, &first)?;
         let plan = match plan(&run, Some(&entered.target)) {
             Ok(plan) => plan,
@@ -35,9 +27,7 @@ impl Flasher<'_> {
                 return Err(enter::put_back(&mut run, entered, refused));
             }
         };
-        for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {
-            run.emit(Event::Check(check.clone()));
-        }
+        run.tell_new_checks(&plan, &first);
         let applied = apply::apply(entered.bootloader.as_mut(), &plan, self.interrupt, &mut |event| run.emit(event));
         match applied {
             // Verified: whether it started is what confirming finds out.

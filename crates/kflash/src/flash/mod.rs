@@ -230,9 +230,7 @@ fn prepare<'a>(run: &mut Run<'a>, first: &Plan) -> Result<(Entered<'a>, Plan), F
     }
     match plan::make(&run.known(Some(&entered.target))) {
         Ok(plan) => {
-            for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {
-                run.emit(Event::Check(check.clone()));
-            }
+            run.tell_new_checks(&plan, first);
             Ok((entered, plan))
         }
         Err(refusal) => {

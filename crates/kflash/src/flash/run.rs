@@ -8,7 +8,9 @@ use crate::board::Cable;
 use crate::discover::{Device, Mode, Place};
 use crate::event::{Check, Event, Events, Phase};
 use crate::exit::ExitCode;
-use crate::flash::{BoardState, FailureKind, Firmware, FlashError, Flasher, Interrupt, Outcome, Report, Request};
+use crate::flash::{
+    BoardState, FailureKind, Firmware, FlashError, Flasher, Interrupt, Outcome, Report, Request, interrupted,
+};
 use crate::follow;
 use crate::host::{Holders, Host};
 use crate::identify;
@@ -16,7 +18,7 @@ use crate::klipper::client::KlipperError;
 use crate::klipper::dictionary::BuiltFor;
 use crate::link::shared::SharedLink;
 use crate::link::{ByteLink, LinkError};
-use crate::plan::{Known, Target, cable_of};
+use crate::plan::{Known, Plan, Target, cable_of};
 use crate::query::{self, RunningFirmware};
 
 /// Klipper's usual rate on a UART; USB ignores it.
@@ -121,6 +123,28 @@ impl<'a> Run<'a> {
             self.phase = Some((phase, self.host.clock().now()));
         }
         (self.events)(event);
+    }
+
+    /// Tells what the first plan of an installation compared and warns of. Fails where a signal came meanwhile, with
+    /// nothing touched.
+    pub fn announce(&mut self, first: &Plan) -> Result<(), FlashError> {
+        for check in &first.checks {
+            self.emit(Event::Check(check.clone()));
+        }
+        for warning in &first.warnings {
+            self.emit(Event::Warning { text: warning.text.clone() });
+        }
+        if self.interrupt.requested() {
+            return Err(self.failed(FlashError { board: BoardState::Untouched, ..interrupted() }));
+        }
+        Ok(())
+    }
+
+    /// Tells the checks of `plan` that `first` had not, or not so.
+    pub fn tell_new_checks(&mut self, plan: &Plan, first: &Plan) {
+        for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {
+            self.emit(Event::Check(check.clone()));
+        }
     }
 
     /// Begins a phase that is not about bytes.

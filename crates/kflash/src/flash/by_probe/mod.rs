@@ -174,15 +174,7 @@ fn planned(run: &Run<'_>, target: Option<&Target>, planner: &Planner<'_>) -> Res
 /// Plans, halts the chip, plans again with its word, writes, reads back and starts it.
 fn write(run: &mut Run<'_>, through: &Through<'_>, planner: &Planner<'_>) -> Result<Written, FlashError> {
     let first = planned(run, None, planner)?;
-    for check in &first.checks {
-        run.emit(Event::Check(check.clone()));
-    }
-    for warning in &first.warnings {
-        run.emit(Event::Warning { text: warning.text.clone() });
-    }
-    if run.interrupt.requested() {
-        return Err(run.failed(FlashError { board: BoardState::Untouched, ..interrupted() }));
-    }
+    run.announce(&first)?;
     let mut swd = connect(run, through)?;
     let flash = run.request.chip.flash();
     let head = FlashRange { start: flash.start, size: FlashSize(flash.size.0.min(HEAD)) };
@@ -195,9 +187,7 @@ fn write(run: &mut Run<'_>, through: &Through<'_>, planner: &Planner<'_>) -> Res
             return Err(put_back(run, &mut swd, FlashError::refused(&refusal, BoardState::InBootloader)));
         }
     };
-    for check in plan.checks.iter().filter(|check| !first.checks.contains(check)) {
-        run.emit(Event::Check(check.clone()));
-    }
+    run.tell_new_checks(&plan, &first);
     let held = holds(&plan, &mut |range| swd.read(range, &mut |_| ())).map_err(|error| run.failed(lost(&error)))?;
     let changed = run.request.force || !held;
     let uid = swd.uid();
