@@ -97,6 +97,81 @@ def leases():
     fails(409, "AlreadyExists", lambda: coordination.create_namespaced_lease(NS, new))
 
 
+def finalizers():
+    """An object with a finalizer outlives its deletion, until that is taken away."""
+    def lease(name, **metadata):
+        return client.V1Lease(metadata=client.V1ObjectMeta(name=name, **metadata), spec=client.V1LeaseSpec())
+
+    def delete():
+        # As it came: some versions of the client take every answer for a Status.
+        return json.loads(coordination.delete_namespaced_lease("going", NS, _preload_content=False).data)
+
+    # Without one it is gone at once, and the answer says no more.
+    made = coordination.create_namespaced_lease(NS, lease("going", deletion_timestamp=now()))
+    assert made.metadata.deletion_timestamp is None and made.metadata.finalizers is None
+    gone = delete()
+    assert (gone["kind"], gone["status"], gone["details"]["uid"]) == ("Status", "Success", made.metadata.uid), gone
+    fails(404, "NotFound", lambda: coordination.read_namespaced_lease("going", NS))
+    fails(404, "NotFound", delete)
+    # The UID of what is no more is that of nothing.
+    made.spec.holder_identity = "uid-1"
+    fails(409, "Conflict", lambda: coordination.replace_namespaced_lease("going", NS, made))
+    fails(422, "Invalid", lambda: coordination.create_namespaced_lease(NS, lease("going", finalizers=["kflash.dev/"])))
+
+    # Set by a PUT, with all else.
+    made = coordination.create_namespaced_lease(NS, lease("going"))
+    seen = made.metadata.resource_version
+    made.metadata.finalizers = ["kflash.dev/owed"]
+    made.spec.holder_identity = "uid-1"
+    held = coordination.replace_namespaced_lease("going", NS, made)
+    assert held.metadata.finalizers == ["kflash.dev/owed"]
+    held.metadata.deletion_timestamp = now()
+    fails(422, "Invalid", lambda: coordination.replace_namespaced_lease("going", NS, held))
+    answer = delete()
+    assert answer["kind"] == "Lease" and answer["metadata"]["deletionTimestamp"], answer
+    going = coordination.read_namespaced_lease("going", NS)
+    assert going.metadata.deletion_timestamp and going.metadata.deletion_grace_period_seconds == 0
+    assert int(going.metadata.resource_version) > int(held.metadata.resource_version)
+    again = delete()
+    assert again["metadata"]["resourceVersion"] == going.metadata.resource_version, again
+    fails(409, "AlreadyExists", lambda: coordination.create_namespaced_lease(NS, lease("going")))
+
+    # What was read before it went is out of date.
+    held.metadata.deletion_timestamp = None
+    fails(409, "Conflict", lambda: coordination.replace_namespaced_lease("going", NS, held))
+    # It can be changed, also by whoever does not repeat that it is going; but nothing more can hold it up.
+    going.metadata.deletion_timestamp = going.metadata.deletion_grace_period_seconds = None
+    going.spec.holder_identity = "uid-2"
+    changed = coordination.replace_namespaced_lease("going", NS, going)
+    assert changed.spec.holder_identity == "uid-2" and changed.metadata.deletion_timestamp
+    changed.metadata.finalizers = ["kflash.dev/owed", "kflash.dev/more"]
+    body = fails(422, "Invalid", lambda: coordination.replace_namespaced_lease("going", NS, changed))
+    assert "no new finalizers can be added if the object is being deleted" in body["message"], body
+    more = {"metadata": {"finalizers": ["kflash.dev/more"]}}
+    fails(422, "Invalid", lambda: coordination.patch_namespaced_lease("going", NS, more))
+
+    # The last one goes, and the object with it; the answer is the object as it was put.
+    changed.metadata.finalizers = None
+    changed.spec.holder_identity = None
+    released = coordination.replace_namespaced_lease("going", NS, changed)
+    assert released.kind == "Lease" and released.metadata.uid == changed.metadata.uid
+    assert released.metadata.finalizers is None and released.spec.holder_identity is None
+    fails(404, "NotFound", lambda: coordination.read_namespaced_lease("going", NS))
+
+    stream = watch.Watch().stream(
+        coordination.list_namespaced_lease, NS, field_selector="metadata.name=going", resource_version=seen,
+        timeout_seconds=1,
+    )
+    events = [
+        (event["type"], event["object"].metadata.deletion_timestamp is not None, event["object"].spec.holder_identity)
+        for event in stream
+    ]
+    # The release itself is never stored.
+    assert events == [
+        ("MODIFIED", False, "uid-1"), ("MODIFIED", True, "uid-1"), ("MODIFIED", True, "uid-2"), ("DELETED", True, "uid-2"),
+    ], events
+
+
 def names(**how):
     return [pod.metadata.name for pod in core.list_namespaced_pod(NS, **how).items]
 
@@ -278,6 +353,6 @@ def bookmarks():
     connection.close()
 
 
-for step in (leases, scales, watches, lambda: may("flasher"), bookmarks):
+for step in (leases, finalizers, scales, watches, lambda: may("flasher"), bookmarks):
     step()
 print("ok")

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::request::{CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Resource, STATEFUL_SETS};
 use super::selector::Selector;
-use super::store::Store;
+use super::store::{Store, finalizers};
 
 /// Something that is to happen at its time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,21 +152,24 @@ impl Store {
         self.later(start, Task::Run { namespace: namespace.to_owned(), pod: name.to_owned() });
     }
 
-    /// Deletes an object: a pod ends first.
+    /// Deletes an object: a pod ends first, and what has finalizers stays until the last of them is taken away.
     pub fn delete(&mut self, resource: Resource, namespace: &str, name: &str) {
-        if resource != PODS && resource != JOBS {
+        let Ok(object) = self.get(resource, namespace, name) else { return };
+        let ends = resource == PODS || resource == JOBS;
+        if !ends && finalizers(object).is_empty() {
             return self.remove(resource, namespace, name);
         }
-        let Ok(object) = self.get(resource, namespace, name) else { return };
         if object["metadata"]["deletionTimestamp"].is_null() {
             let mut object = object.clone();
             object["metadata"]["deletionTimestamp"] = self.time().into();
-            self.put(resource, namespace, object);
-            if resource == JOBS {
-                return;
+            if !ends {
+                object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
             }
-            let end = self.timing.end;
-            self.later(end, Task::Gone { namespace: namespace.to_owned(), pod: name.to_owned() });
+            self.put(resource, namespace, object);
+            if resource == PODS {
+                let end = self.timing.end;
+                self.later(end, Task::Gone { namespace: namespace.to_owned(), pod: name.to_owned() });
+            }
         }
     }
 }

@@ -13,18 +13,32 @@ pub struct Resource {
     pub kind: &'static str,
     /// A PUT without a resource version is taken.
     pub unconditional_update: bool,
+    /// A PUT of what is not there makes it.
+    pub create_on_update: bool,
     pub scalable: bool,
     pub namespaced: bool,
 }
 
 const fn resource(group: &'static str, plural: &'static str, kind: &'static str) -> Resource {
-    Resource { group, version: "v1", plural, kind, unconditional_update: true, scalable: false, namespaced: true }
+    Resource {
+        group,
+        version: "v1",
+        plural,
+        kind,
+        unconditional_update: true,
+        create_on_update: false,
+        scalable: false,
+        namespaced: true,
+    }
 }
 
 pub const PODS: Resource = resource("", "pods", "Pod");
 pub const EVENTS: Resource = resource("", "events", "Event");
-pub const LEASES: Resource =
-    Resource { unconditional_update: false, ..resource("coordination.k8s.io", "leases", "Lease") };
+pub const LEASES: Resource = Resource {
+    unconditional_update: false,
+    create_on_update: true,
+    ..resource("coordination.k8s.io", "leases", "Lease")
+};
 pub const DEPLOYMENTS: Resource = Resource { scalable: true, ..resource("apps", "deployments", "Deployment") };
 pub const STATEFUL_SETS: Resource = Resource { scalable: true, ..resource("apps", "statefulsets", "StatefulSet") };
 

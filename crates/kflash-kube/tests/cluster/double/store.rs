@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::answer::Failure;
 use super::controller::Task;
-use super::request::{Asked, Resource};
+use super::request::{Asked, JOBS, PODS, Resource};
 use super::selector::Selector;
 use super::{patch, validate};
 
@@ -121,6 +121,12 @@ impl Store {
             for fixed in ["uid", "creationTimestamp", "generation", "resourceVersion"] {
                 new["metadata"][fixed] = old["metadata"][fixed].clone();
             }
+            // Nobody takes a deletion back.
+            for lasting in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+                if !old["metadata"][lasting].is_null() {
+                    new["metadata"][lasting] = old["metadata"][lasting].clone();
+                }
+            }
             if *old == new {
                 return new;
             }
@@ -212,9 +218,14 @@ impl Store {
                 self.update_scale(resource, namespace, name, &new)
             }
             ("delete", _) => {
-                let object = self.get(resource, namespace, name)?.clone();
+                let uid = self.get(resource, namespace, name)?["metadata"]["uid"].clone();
                 self.delete(resource, namespace, name);
-                Ok((200, object))
+                // What has still to end, or is held up, is answered; else only that it is gone.
+                let gone = json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                    "details": {"name": name, "group": resource.group, "kind": resource.plural, "uid": uid},
+                });
+                Ok((200, self.get(resource, namespace, name).cloned().unwrap_or(gone)))
             }
             _ => Err(Failure::method_not_allowed()),
         }
@@ -234,16 +245,23 @@ impl Store {
         if self.get(resource, namespace, &name).is_ok() {
             return Err(Failure::already_exists(resource, &name));
         }
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.retain(|key, _| !key.starts_with("deletion"));
+        }
         Ok(self.put(resource, namespace, object))
     }
 
     fn update(&mut self, resource: Resource, namespace: &str, name: &str, new: Value) -> Result<Value, Failure> {
-        let old = self.get(resource, namespace, name)?;
         if new["metadata"]["name"] != *name {
             let message = "the name of the object does not match the name on the URL";
             return Err(Failure::bad_request(message));
         }
         let given = |key: &str| new["metadata"][key].as_str().filter(|value| !value.is_empty());
+        let old = self.get(resource, namespace, name).map_err(|missing| match given("uid") {
+            // Where a PUT may create, the UID is a precondition, and what is not there has another.
+            Some(_) if resource.create_on_update => Failure::conflict(resource, name),
+            _ => missing,
+        })?;
         match given("resourceVersion") {
             None if !resource.unconditional_update => {
                 let problem = "metadata.resourceVersion: Invalid value: 0: must be specified for an update";
@@ -258,6 +276,20 @@ impl Store {
             return Err(Failure::conflict(resource, name));
         }
         validate::object(resource, namespace, &new)?;
+        let going = !old["metadata"]["deletionTimestamp"].is_null();
+        if going {
+            validate::no_new_finalizers(resource, old, &new)?;
+        } else if !new["metadata"]["deletionTimestamp"].is_null() {
+            let problem =
+                "metadata.deletionTimestamp: Invalid value: field is immutable; may only be changed via deletion";
+            return Err(Failure::invalid(resource, name, problem));
+        }
+        // Pods and Jobs are held up by what still runs of them.
+        if going && resource != PODS && resource != JOBS && finalizers(&new).is_empty() {
+            // It is never stored without them: what was asked for is the answer, and watches see what there was last.
+            self.remove(resource, namespace, name);
+            return Ok(new);
+        }
         Ok(self.put(resource, namespace, new))
     }
 
@@ -288,6 +320,11 @@ impl Store {
         object["spec"]["replicas"] = replicas.into();
         Ok((200, scale(&self.put(resource, namespace, object))))
     }
+}
+
+/// Who holds up the object's deletion.
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 fn decoded(body: &[u8]) -> Result<Value, Failure> {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::answer::Failure;
 use super::request::{EVENTS, LEASES, Resource};
+use super::store::finalizers;
 
 /// An error where `object` cannot be stored as `resource`.
 pub fn object(resource: Resource, namespace: &str, object: &Value) -> Result<(), Failure> {
@@ -22,6 +23,15 @@ pub fn object(resource: Resource, namespace: &str, object: &Value) -> Result<(),
             "{} in version \"v1\" cannot be handled as a {}",
             resource.kind, resource.kind
         )));
+    }
+    if !metadata["finalizers"].is_null() && !metadata["finalizers"].is_array() {
+        return Err(Failure::bad_request("json: cannot unmarshal into Go struct field ObjectMeta.metadata.finalizers"));
+    }
+    if let Some(wrong) = finalizers(object).into_iter().find(|name| !is_qualified(name)) {
+        return invalid(&format!(
+            "metadata.finalizers: Invalid value: \"{wrong}\": name part must consist of alphanumeric \
+                                 characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+        ));
     }
     let size: usize = metadata["annotations"]
         .as_object()
@@ -52,6 +62,22 @@ pub fn object(resource: Resource, namespace: &str, object: &Value) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// An error where `new` has finalizers that `old` has not, which is going.
+pub fn no_new_finalizers(resource: Resource, old: &Value, new: &Value) -> Result<(), Failure> {
+    let before = finalizers(old);
+    let more: Vec<_> = finalizers(new).into_iter().filter(|name| !before.contains(name)).collect();
+    if more.is_empty() {
+        return Ok(());
+    }
+    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+    let problem = format!(
+        "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new \
+         finalizers []string{{\"{}\"}}",
+        more.join("\", \"")
+    );
+    Err(Failure::invalid(resource, name, &problem))
 }
 
 fn lease(name: &str, spec: &Value) -> Result<(), Failure> {
@@ -102,6 +128,17 @@ fn is_time(text: &str, digits: usize) -> bool {
     let zone_ok = zone == "Z" || shaped(zone, "+00:00") || shaped(zone, "-00:00");
     let fraction = if digits == 0 { String::new() } else { format!(".{}", "0".repeat(digits)) };
     zone_ok && shaped(rest, &format!("0000-00-00T00:00:00{fraction}"))
+}
+
+/// A name, after a domain where it has one.
+fn is_qualified(name: &str) -> bool {
+    let (domain, name) = name.split_once('/').map_or((None, name), |(domain, name)| (Some(domain), name));
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    (1..=63).contains(&name.len())
+        && name.starts_with(edge)
+        && name.ends_with(edge)
+        && name.chars().all(|c| edge(c) || "-_.".contains(c))
+        && domain.is_none_or(is_subdomain)
 }
 
 fn is_subdomain(name: &str) -> bool {
