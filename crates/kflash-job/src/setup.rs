@@ -92,7 +92,7 @@ fn binding(printer: &Printer, cluster: &Cluster) -> RoleBinding {
     }
 }
 
-/// Empty: its holder and what is owed are written by the flash, which must not be undone by applying this again.
+/// Empty: its holder and what is owed are written by the flash, and are not undone by applying this again.
 fn lease(printer: &Printer, cluster: &Cluster) -> Result<Lease, JobError> {
     let moonraker = moonraker_of(printer)?;
     let mut metadata = metadata::of(&lease_name(printer), printer, cluster);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1 as kubernetes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kflash::cluster::{Confirmed, Summary, Workload, annotation};
+use kflash::cluster::{Confirmed, FINALIZER, Summary, Workload, annotation};
 use kube::Api;
 use kube::api::PostParams;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ pub struct Lease {
     pub confirmed: BTreeMap<String, Confirmed>,
     /// What the last run came to.
     pub result: Option<Summary>,
-    /// The workload that was last stopped, or is named by the manifest.
+    /// Klipper's workload, as the manifest has it.
     pub workload: Option<Workload>,
 }
 
@@ -93,6 +93,19 @@ pub struct Debt {
     pub replicas: i32,
 }
 
+impl Debt {
+    /// What these two annotations say.
+    fn of(replicas: Option<&str>, workload: Option<&str>) -> Result<Option<Self>, String> {
+        let Some(text) = replicas else { return Ok(None) };
+        let (number, of) = (annotation::RESTORE_REPLICAS, annotation::RESTORE_WORKLOAD);
+        let replicas = text.parse().ok().filter(|replicas| *replicas >= 0);
+        let replicas = replicas.ok_or_else(|| format!("{number} is '{text}', which is no number of replicas"))?;
+        let workload = workload.ok_or_else(|| format!("{number} is there, {of} is not"))?;
+        let workload = workload.parse().map_err(|error| format!("{of}: {error}"))?;
+        Ok(Some(Self { workload, replicas }))
+    }
+}
+
 /// What may change on the printer's boards while a Lease is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flashed<'a> {
@@ -147,22 +160,7 @@ impl Lease {
         let annotations = object.metadata.annotations.as_ref().unwrap_or(&none);
         let wrong = |problem| LeaseError { lease: object.metadata.name.clone().unwrap_or_default(), problem };
         let get = |name: &str| annotations.get(name).map(String::as_str);
-        let workload = get(annotation::WORKLOAD)
-            .map(|text| text.parse::<Workload>().map_err(|error| wrong(format!("{}: {error}", annotation::WORKLOAD))))
-            .transpose()?;
-        let debt = match get(annotation::RESTORE_REPLICAS) {
-            None => None,
-            Some(text) => {
-                let replicas = text.parse().ok().filter(|replicas| *replicas >= 0);
-                let replicas = replicas.ok_or_else(|| {
-                    wrong(format!("{} is '{text}', which is no number of replicas", annotation::RESTORE_REPLICAS))
-                })?;
-                let workload = workload.clone().ok_or_else(|| {
-                    wrong(format!("{} is there, {} is not", annotation::RESTORE_REPLICAS, annotation::WORKLOAD))
-                })?;
-                Some(Debt { workload, replicas })
-            }
-        };
+        let debt = Debt::of(get(annotation::RESTORE_REPLICAS), get(annotation::RESTORE_WORKLOAD)).map_err(wrong)?;
         let spec = object.spec.as_ref();
         let uid = spec.and_then(|spec| spec.holder_identity.clone()).filter(|uid| !uid.is_empty());
         let holder = uid.map(|uid| Holder {
@@ -174,7 +172,8 @@ impl Lease {
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .map_or(DURATION, Duration::from_secs),
         });
-        // These two only save work or inform: what is not understood is not there.
+        // These only save work or inform: what is not understood is not there.
+        let workload = get(annotation::WORKLOAD).and_then(|text| text.parse().ok());
         let confirmed = get(annotation::CONFIRMED).and_then(parsed).unwrap_or_default();
         let result = get(annotation::RESULT).and_then(parsed);
         Ok(Self { object, holder, debt, confirmed, result, workload })
@@ -190,9 +189,14 @@ impl Lease {
         self.holder.as_ref().is_some_and(|holder| holder.uid == who.uid)
     }
 
-    /// Whether it says nothing: nobody holds it, nothing is owed.
-    pub fn is_blank(&self) -> bool {
-        self.holder.is_none() && self.debt.is_none()
+    /// Whether somebody deleted it: it goes as soon as nothing is owed.
+    pub fn is_going(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Itself, where nobody deleted it: nothing new can be owed on one that is going.
+    pub fn staying(self) -> Result<Self, LeaseFailure> {
+        if self.is_going() { Err(LeaseFailure::Going { lease: self.name().to_owned() }) } else { Ok(self) }
     }
 
     /// This Lease held by `who` from `now` on, owing `debt`, while `flashed` may change.
@@ -209,7 +213,7 @@ impl Lease {
         spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
         let annotations = object.metadata.annotations.get_or_insert_default();
         annotations.insert(annotation::JOB.into(), who.job.clone());
-        annotations.insert(annotation::WORKLOAD.into(), debt.workload.to_string());
+        annotations.insert(annotation::RESTORE_WORKLOAD.into(), debt.workload.to_string());
         annotations.insert(annotation::RESTORE_REPLICAS.into(), debt.replicas.to_string());
         let mut confirmed = self.confirmed.clone();
         match flashed {
@@ -219,6 +223,11 @@ impl Lease {
         }
         if confirmed != self.confirmed {
             insert_json(annotations, annotation::CONFIRMED, &confirmed);
+        }
+        let finalizers = object.metadata.finalizers.get_or_insert_default();
+        // The server takes no new one where it is going: then it stays for what holds it up already.
+        if !self.is_going() && finalizers.iter().all(|one| one != FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
         }
         object
     }
@@ -231,6 +240,7 @@ impl Lease {
         spec.renew_time = Some(MicroTime(now));
         let annotations = object.metadata.annotations.get_or_insert_default();
         annotations.remove(annotation::RESTORE_REPLICAS);
+        annotations.remove(annotation::RESTORE_WORKLOAD);
         if let Some(end) = end {
             insert_json(annotations, annotation::RESULT, &end.summary);
             let seen = end.confirmed();
@@ -240,6 +250,17 @@ impl Lease {
                 insert_json(annotations, annotation::CONFIRMED, &confirmed);
             }
         }
+        // One that is going goes with this.
+        if let Some(finalizers) = &mut object.metadata.finalizers {
+            finalizers.retain(|one| one != FINALIZER);
+        }
+        object
+    }
+
+    /// This Lease with what a run came to that stopped nothing.
+    fn noted(&self, summary: &Summary) -> kubernetes::Lease {
+        let mut object = self.object.clone();
+        insert_json(object.metadata.annotations.get_or_insert_default(), annotation::RESULT, summary);
         object
     }
 }
@@ -263,6 +284,12 @@ pub enum LeaseFailure {
     /// It was answered, but with this.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// Somebody deleted it.
+    #[error("Lease {lease} is being deleted: apply setup.yaml once more when it is gone")]
+    Going {
+        /// Its name.
+        lease: String,
+    },
 }
 
 impl Cluster {
@@ -290,7 +317,7 @@ impl Cluster {
         self.put(lease.held(who, self.now(), debt, flashed), patience).await
     }
 
-    /// Makes `lease` nobody's, owing nothing.
+    /// Makes `lease` nobody's, owing nothing. Where it was deleted meanwhile, it goes.
     pub async fn release(
         &self,
         lease: &Lease,
@@ -298,6 +325,11 @@ impl Cluster {
         patience: &Patience<'_>,
     ) -> Result<Lease, LeaseFailure> {
         self.put(lease.released(self.now(), end), patience).await
+    }
+
+    /// Notes on `lease` what a run came to that stopped nothing.
+    pub async fn note(&self, lease: &Lease, summary: &Summary, patience: &Patience<'_>) -> Result<Lease, LeaseFailure> {
+        self.put(lease.noted(summary), patience).await
     }
 
     async fn put(&self, object: kubernetes::Lease, patience: &Patience<'_>) -> Result<Lease, LeaseFailure> {

@@ -17,6 +17,12 @@ use crate::api::{ApiError, Cluster, Patience};
 const WATCH: Duration = Duration::from_secs(60);
 /// Between two looks whether a pod is ready.
 const AGAIN: Duration = Duration::from_secs(1);
+/// For how long pods may take to end, besides their own grace period: the node is slow, or the API server is.
+const SLOW: Duration = Duration::from_secs(90);
+/// Kubernetes' own grace period, where a pod names none.
+const GRACE: i64 = 30;
+/// More than any pod takes.
+const MAX_GRACE: i64 = 86_400;
 /// Between two lists, where watches fail at once.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -34,6 +40,8 @@ pub struct Seen {
     pub ready: bool,
     /// It was told to end.
     pub ending: bool,
+    /// For how long it may take to end.
+    pub grace: Duration,
 }
 
 impl Seen {
@@ -47,6 +55,7 @@ impl Seen {
         let container = status
             .and_then(|status| status.container_statuses.as_ref())
             .is_some_and(|all| all.iter().any(|container| container.ready));
+        let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(GRACE);
         let alive = !matches!(phase, Some("Succeeded" | "Failed"));
         Self {
             name: pod.metadata.name.clone().unwrap_or_default(),
@@ -54,6 +63,7 @@ impl Seen {
             alive,
             ready: alive && (condition || container),
             ending: pod.metadata.deletion_timestamp.is_some(),
+            grace: Duration::from_secs(grace.clamp(0, MAX_GRACE).unsigned_abs()),
         }
     }
 
@@ -72,8 +82,13 @@ pub enum WaitError {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// They are still there.
-    #[error("{} still runs", .0.iter().map(Seen::describe).collect::<Vec<_>>().join(", "))]
-    StillThere(Vec<Seen>),
+    #[error("{} still runs {} s", .pods.iter().map(Seen::describe).collect::<Vec<_>>().join(", "), .after.as_secs())]
+    StillThere {
+        /// These.
+        pods: Vec<Seen>,
+        /// For so long it was waited.
+        after: Duration,
+    },
 }
 
 impl Cluster {
@@ -99,15 +114,19 @@ impl Cluster {
         Ok((seen.map(|pod| (pod.name.clone(), pod)).collect(), list.metadata.resource_version))
     }
 
-    /// Returns once none of the pods that `selector` selects is alive; `enough` is when to give up.
-    pub async fn until_none(&self, selector: &str, enough: Instant, patience: &Patience<'_>) -> Result<(), WaitError> {
+    /// Returns once none of the pods that `selector` selects is alive, or fails when they should long have ended.
+    pub async fn until_none(&self, selector: &str, patience: &Patience<'_>) -> Result<(), WaitError> {
+        let began = Instant::now();
+        let mut grace = Duration::ZERO;
         loop {
             let (mut alive, version) = self.list(selector, patience).await?;
             if alive.is_empty() {
                 return Ok(());
             }
+            grace = alive.values().map(|pod| pod.grace).fold(grace, Duration::max);
+            let enough = began + grace + SLOW;
             if Instant::now() >= enough {
-                return Err(WaitError::StillThere(alive.into_values().collect()));
+                return Err(WaitError::StillThere { pods: alive.into_values().collect(), after: began.elapsed() });
             }
             let watch = self.watch(selector, version.as_deref().unwrap_or("0"), &mut alive);
             let stopped = async {

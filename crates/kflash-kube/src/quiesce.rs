@@ -26,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const WAITING: Duration = Duration::from_secs(1200);
 /// How often it is looked whether somebody scaled Klipper up.
 const LOOK: Duration = Duration::from_secs(5);
+/// For how long it is tried to note what a run came to that stopped nothing.
+const NOTE: Duration = Duration::from_secs(10);
 
 /// What a sidecar is to do.
 #[derive(Clone, Debug)]
@@ -42,8 +44,6 @@ pub struct Order {
     pub boards: Vec<Board>,
     /// For how long to wait for a gate that is shut.
     pub wait: Duration,
-    /// For how long Klipper's pods may take to end.
-    pub end: Duration,
     /// Take no answer of Moonraker for a printer that does nothing.
     pub trusting: bool,
 }
@@ -110,30 +110,48 @@ enum NotStopped {
     Refused { exit: ExitCode, reason: String },
 }
 
+/// What a flash came to that the sidecar was beside.
+enum Came {
+    /// Klipper was stopped for it.
+    Flash(Summary),
+    /// Nothing was stopped: there was nothing to flash, or it could not be.
+    Unstopped(Summary),
+    /// It was ended before any of that.
+    Nothing,
+}
+
 impl<P: Printer> Sidecar<'_, P> {
     /// Does it all, until it is asked to stop and Klipper is back. Requests are made again for as long as it takes once
     /// Klipper is stopped: only then the caller may give up, and the Lease says what is owed.
     pub async fn run(&self) -> Result<(), LeaseFailure> {
         let mut owed = None;
-        let end = match self.open_gate(&mut owed).await {
-            Ok(summary) => summary.map(|summary| End { mcus: self.order.mcus(), summary }),
+        let came = match self.open_gate(&mut owed).await {
+            Ok(came) => came,
             Err(error) => {
                 // Nobody can be told, so nothing may stay stopped. The probe never succeeds, which ends the Job.
-                (self.steps)(Step::Refused { exit: ExitCode::Internal, reason: error.to_string() });
+                let (exit, reason) = (ExitCode::Internal, error.to_string());
+                (self.steps)(Step::Refused { exit, reason: reason.clone() });
                 self.give_back(&mut owed, None, &self.endless()).await?;
                 self.stop.wait().await;
-                None
+                Came::Unstopped(refused(exit, &reason))
             }
         };
-        self.give_back(&mut owed, end.as_ref(), &self.endless()).await?;
-        if let Some(End { summary, .. }) = end {
-            (self.steps)(Step::Ended { summary });
+        match came {
+            Came::Flash(summary) => {
+                let end = End { mcus: self.order.mcus(), summary };
+                self.give_back(&mut owed, Some(&end), &self.endless()).await?;
+                (self.steps)(Step::Ended { summary: end.summary });
+            }
+            Came::Unstopped(summary) => {
+                self.give_back(&mut owed, None, &self.endless()).await?;
+                self.note(&summary).await;
+            }
+            Came::Nothing => self.give_back(&mut owed, None, &self.endless()).await?,
         }
         Ok(())
     }
 
-    /// Pays what is `owed`, once, and lets go of the Lease. Pays all the same where the Lease was made anew meanwhile and
-    /// says nothing, or is gone.
+    /// Pays what is `owed`, once, and lets go of the Lease.
     async fn give_back(
         &self,
         owed: &mut Option<Debt>,
@@ -141,74 +159,85 @@ impl<P: Printer> Sidecar<'_, P> {
         patience: &Patience<'_>,
     ) -> Result<(), LeaseFailure> {
         let Order { lease, who, .. } = self.order;
-        let blank = match self.cluster.let_go(lease, who, end, patience).await {
-            Ok(true) => false,
-            Ok(false) => owed.is_some() && self.cluster.lease(lease, patience).await?.is_blank(),
-            Err(LeaseFailure::Api(ApiError::Missing { .. })) if owed.is_some() => true,
-            Err(error) => return Err(error),
-        };
-        if let Some(debt) = owed.as_ref().filter(|_| blank) {
-            self.cluster.pay(debt, patience).await?;
-        }
+        self.cluster.let_go(lease, who, owed.as_ref(), end, patience).await?;
         *owed = None;
         Ok(())
     }
 
+    /// Notes on the Lease what came of a run that stopped nothing. Nothing fails for want of that.
+    async fn note(&self, summary: &Summary) {
+        let patience = Patience { until: Some(Instant::now() + NOTE), ..self.endless() };
+        if let Err(error) = self.cluster.note_result(&self.order.lease, summary, &patience).await {
+            (self.steps)(Step::Unnoted { problem: error.to_string() });
+        }
+    }
+
     /// Stops Klipper and says so to the container that flashes, or says why not; returns when asked to stop, with what
     /// came of the flash. `owed` is what is owed from when on it is.
-    async fn open_gate(&self, owed: &mut Option<Debt>) -> Result<Option<Summary>, HandoverError> {
+    async fn open_gate(&self, owed: &mut Option<Debt>) -> Result<Came, HandoverError> {
         let path = self.order.shared.join(file::GATE);
         match Gate::read(&path) {
             // We were restarted: what was said stands.
-            Ok(Some(Gate::Refused { .. } | Gate::AlreadyCurrent { .. })) => {
-                self.stop.wait().await;
-                return Ok(None);
+            Ok(Some(gate @ (Gate::Refused { .. } | Gate::AlreadyCurrent { .. }))) => {
+                return Ok(self.until_unflashed(gate).await);
             }
             // The flash may be under way.
-            Ok(Some(Gate::Open)) if self.still_holds(owed).await => return Ok(Some(self.hold(owed.as_ref()).await)),
+            Ok(Some(Gate::Open)) => match self.still_owed().await {
+                Some(debt) => return Ok(Came::Flash(self.hold(owed.insert(debt)).await)),
+                None => Gate::clear(&path)?,
+            },
             // It cannot be written there later, either, if that fails.
             _ => Gate::clear(&path)?,
         }
-        match self.stop_klipper(owed).await {
-            Ok(()) => {
+        let gate = match self.stop_klipper(owed).await {
+            Ok(debt) => {
                 Gate::Open.write(&path)?;
-                return Ok(Some(self.hold(owed.as_ref()).await));
+                return Ok(Came::Flash(self.hold(&debt).await));
             }
-            Err(NotStopped::Asked) => {}
+            Err(NotStopped::Asked) => return Ok(Came::Nothing),
             Err(NotStopped::AlreadyCurrent(boards)) => {
                 let versions = boards.iter().map(|(mcu, runs)| (mcu.clone(), runs.version.clone())).collect();
                 (self.steps)(Step::AlreadyCurrent { versions });
-                Gate::AlreadyCurrent { boards }.write(&path)?;
+                Gate::AlreadyCurrent { boards }
             }
             Err(NotStopped::Refused { exit, reason }) => {
                 // Before the flash is told to end: Klipper is not to wait for that.
-                if let Err(error) = self.give_back(owed, None, &self.bounded()).await {
+                let end = End { mcus: self.order.mcus(), summary: refused(exit, &reason) };
+                if let Err(error) = self.give_back(owed, Some(&end), &self.bounded()).await {
                     let what = format!("give back {}", self.order.workload);
                     (self.steps)(Step::Retrying { what, problem: error.to_string() });
                 }
                 (self.steps)(Step::Refused { exit, reason: reason.clone() });
-                Gate::Refused { exit, reason }.write(&path)?;
+                Gate::Refused { exit, reason }
             }
-        }
+        };
+        gate.write(&path)?;
+        Ok(self.until_unflashed(gate).await)
+    }
+
+    /// Waits until asked to stop. What came of the flash that `gate` kept from its work, in its own words if it left any.
+    async fn until_unflashed(&self, gate: Gate) -> Came {
         self.stop.wait().await;
-        Ok(None)
-    }
-
-    /// Whether the Lease is ours and owes something: then Klipper was stopped by us.
-    async fn still_holds(&self, owed: &mut Option<Debt>) -> bool {
-        let patience = Patience { stop: Some(self.stop), ..self.endless() };
-        match self.cluster.lease(&self.order.lease, &patience).await {
-            Ok(lease) => {
-                *owed = lease.debt.clone().filter(|_| lease.is_held_by(&self.order.who));
-                owed.is_some()
-            }
-            // The flash has ended before we could look: its result counts.
-            Err(error) => matches!(error, LeaseFailure::Api(ApiError::Stopped { .. })),
+        match (self.left(), gate) {
+            (Some(summary), _) => Came::Unstopped(summary.fitted()),
+            (None, Gate::Refused { exit, reason }) => Came::Unstopped(refused(exit, &reason)),
+            (None, _) => Came::Nothing,
         }
     }
 
-    /// Takes the Lease and scales Klipper to nothing.
-    async fn stop_klipper(&self, owed: &mut Option<Debt>) -> Result<(), NotStopped> {
+    /// What the container that flashes has left.
+    fn left(&self) -> Option<Summary> {
+        Summary::read(&self.order.shared.join(file::RESULT)).ok().flatten()
+    }
+
+    /// What is owed, where the Lease is ours and owes something: then Klipper was stopped by us.
+    async fn still_owed(&self) -> Option<Debt> {
+        let lease = self.cluster.lease(&self.order.lease, &self.endless()).await.ok()?;
+        lease.debt.clone().filter(|_| lease.is_held_by(&self.order.who))
+    }
+
+    /// Takes the Lease and scales Klipper to nothing. Returns what is owed then.
+    async fn stop_klipper(&self, owed: &mut Option<Debt>) -> Result<Debt, NotStopped> {
         let deadline = Instant::now() + self.order.wait;
         let mut told = Told::default();
         let debt = loop {
@@ -231,11 +260,11 @@ impl<P: Printer> Sidecar<'_, P> {
                 }
             }
         };
-        let debt = &*owed.insert(debt);
-        self.scale_down(debt).await?;
-        self.until_stopped(debt).await?;
+        *owed = Some(debt.clone());
+        self.scale_down(&debt).await?;
+        self.until_stopped(&debt).await?;
         (self.steps)(Step::Stopped { workload: self.order.workload.clone() });
-        Ok(())
+        Ok(debt)
     }
 
     /// Takes the Lease, with what is owed from now on; asks the gate before, unless Klipper is down already for a flash
@@ -256,6 +285,7 @@ impl<P: Printer> Sidecar<'_, P> {
             Standing::Free => "a run that nobody knows".to_owned(),
         };
         let Some(owed) = lease.debt.clone() else {
+            let lease = lease.staying()?;
             // Klipper is not stopped for a flash that cannot be.
             self.order.unusable().map_or(Ok(()), |why| Err(Taking::Not(why)))?;
             let scale = self.cluster.scale(workload, &patience).await?;
@@ -346,14 +376,13 @@ impl<P: Printer> Sidecar<'_, P> {
 
     async fn until_stopped(&self, debt: &Debt) -> Result<(), NotStopped> {
         let patience = Patience { until: None, ..self.bounded() };
-        let enough = Instant::now() + self.order.end;
         let scale = self.cluster.scale(&self.order.workload, &patience).await?;
         // An API server that is slow, or Klipper that is, must not cost the Lease.
-        let ended = self.cluster.until_none(&scale.selector, enough, &patience);
+        let ended = self.cluster.until_none(&scale.selector, &patience);
         let renewed = async {
             loop {
                 time::sleep(RENEWAL).await;
-                self.renew(Some(debt)).await;
+                self.renew(debt).await;
             }
         };
         let ended = tokio::select! {
@@ -362,15 +391,14 @@ impl<P: Printer> Sidecar<'_, P> {
         };
         ended.map_err(|error| match error {
             WaitError::Api(error) => error.into(),
-            WaitError::StillThere(_) => NotStopped::Refused {
-                exit: ExitCode::Busy,
-                reason: format!("{error} {} s after Klipper was scaled to 0", self.order.end.as_secs()),
-            },
+            WaitError::StillThere { .. } => {
+                NotStopped::Refused { exit: ExitCode::Busy, reason: format!("{error} after Klipper was scaled to 0") }
+            }
         })
     }
 
     /// Holds the Lease, and Klipper down, until asked to stop. Returns what came of the flash.
-    async fn hold(&self, owed: Option<&Debt>) -> Summary {
+    async fn hold(&self, owed: &Debt) -> Summary {
         let workload = &self.order.workload;
         let patience = Patience { stop: Some(self.stop), ..self.endless() };
         let mut set_back: Option<(i32, u32)> = None;
@@ -394,7 +422,7 @@ impl<P: Printer> Sidecar<'_, P> {
                 "somebody scaled {workload} to {replicas} during the flash, {times} times (a GitOps tool? have it ignore spec.replicas)"
             )
         });
-        let mut summary = Summary::read(&self.order.shared.join(file::RESULT)).ok().flatten().unwrap_or_else(|| {
+        let mut summary = self.left().unwrap_or_else(|| {
             let message = "the container that flashes left no result: the state of the board is unknown";
             Summary::new(Outcome::Failed, ExitCode::Internal, Some(message.into()))
         });
@@ -402,19 +430,21 @@ impl<P: Printer> Sidecar<'_, P> {
         summary.fitted()
     }
 
-    /// Renews the Lease, where it is still ours; takes it once more where it was made anew and says nothing of what is owed.
-    async fn renew(&self, owed: Option<&Debt>) {
+    /// Renews the Lease, where it is still ours, or where somebody put the manifest in its place: that says nothing of what
+    /// is owed.
+    async fn renew(&self, owed: &Debt) {
         let Order { lease, who, .. } = self.order;
         let patience = self.bounded();
         loop {
             let Ok(lease) = self.cluster.lease(lease, &patience).await else { return };
-            let debt = lease.debt.clone().filter(|_| lease.is_held_by(who));
-            if debt.is_none() {
+            if !lease.is_held_by(who) {
                 let by = lease.holder.as_ref().map_or_else(|| "nobody".to_owned(), Holder::describe);
                 (self.steps)(Step::LeaseLost { by });
+                if lease.holder.is_some() {
+                    return;
+                }
             }
-            let Some(debt) = debt.or_else(|| owed.cloned().filter(|_| lease.is_blank())) else { return };
-            match self.cluster.hold(&lease, who, &debt, Flashed::Nothing, &patience).await {
+            match self.cluster.hold(&lease, who, owed, Flashed::Nothing, &patience).await {
                 Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
                 _ => return,
             }
@@ -430,6 +460,11 @@ impl<P: Printer> Sidecar<'_, P> {
     fn endless(&self) -> Patience<'_> {
         Patience { until: None, stop: None, steps: self.steps }
     }
+}
+
+/// A flash that the gate kept from its work.
+fn refused(exit: ExitCode, reason: &str) -> Summary {
+    Summary::new(Outcome::Refused, exit, Some(reason.to_owned())).fitted()
 }
 
 /// Why the Lease is not taken.
@@ -453,9 +488,7 @@ impl From<LeaseFailure> for Taking {
         match failure {
             LeaseFailure::Api(ApiError::Conflict { .. }) => Self::Changed,
             LeaseFailure::Api(error) => error.into(),
-            LeaseFailure::Lease(error) => {
-                Self::Not(NotStopped::Refused { exit: ExitCode::Usage, reason: error.to_string() })
-            }
+            failure => Self::Not(NotStopped::Refused { exit: failure.exit(), reason: failure.to_string() }),
         }
     }
 }

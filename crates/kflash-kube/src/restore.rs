@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kflash::cluster::Summary;
 use kflash::exit::ExitCode;
 use tokio::time::Instant;
 
@@ -71,18 +72,21 @@ impl Cluster {
     }
 
     /// Pays what the Lease `name` owes, and lets go of it, if `who` holds it; notes on it what the run came to. Nothing
-    /// is done where it is not held by `who`: whoever took it over has inherited the debt. Says whether it was.
+    /// is done where somebody else holds it: whoever took it over has inherited the debt. Where nobody does, as somebody
+    /// put the manifest in its place or took its finalizer away, what `who` remembers to be `owed` counts. Says whether
+    /// anything was done.
     pub async fn let_go(
         &self,
         name: &str,
         who: &Identity,
+        owed: Option<&Debt>,
         end: Option<&End>,
         patience: &Patience<'_>,
     ) -> Result<bool, LeaseFailure> {
         let mut paid = false;
         let began = Instant::now();
         loop {
-            let error = match self.let_go_once(name, who, end, &mut paid, patience).await {
+            let error = match self.let_go_once(name, who, owed, end, &mut paid, patience).await {
                 Err(error) => error,
                 held => return held,
             };
@@ -105,16 +109,31 @@ impl Cluster {
         &self,
         name: &str,
         who: &Identity,
+        owed: Option<&Debt>,
         end: Option<&End>,
         paid: &mut bool,
         patience: &Patience<'_>,
     ) -> Result<bool, LeaseFailure> {
-        let lease = self.lease(name, patience).await?;
-        if !lease.is_held_by(who) {
+        let lease = match self.lease(name, patience).await {
+            Err(LeaseFailure::Api(ApiError::Missing { .. })) => {
+                // Where it was paid here, it was going, and went with the write whose answer is missing.
+                if let Some(debt) = owed.filter(|_| !*paid) {
+                    self.pay(debt, patience).await?;
+                    *paid = true;
+                }
+                return Ok(*paid);
+            }
+            lease => lease?,
+        };
+        let debt = if lease.is_held_by(who) {
+            lease.debt.as_ref()
+        } else if lease.holder.is_none() && owed.is_some() && !*paid {
+            owed
+        } else {
             // Where it was paid here, the write arrived and its answer did not.
             return Ok(*paid);
-        }
-        if let Some(debt) = &lease.debt
+        };
+        if let Some(debt) = debt
             && !*paid
         {
             self.pay(debt, patience).await?;
@@ -124,33 +143,55 @@ impl Cluster {
         Ok(true)
     }
 
-    /// `kubectl kflash restore`: pays what a run that died still owes.
-    pub async fn restore(&self, name: &str, who: &Identity, patience: &Patience<'_>) -> Result<Restored, RestoreError> {
+    /// Notes on the Lease `name` what a run came to that stopped nothing, unless somebody holds it.
+    pub async fn note_result(
+        &self,
+        name: &str,
+        summary: &Summary,
+        patience: &Patience<'_>,
+    ) -> Result<(), LeaseFailure> {
         loop {
             let lease = self.lease(name, patience).await?;
+            if lease.holder.is_some() || lease.result.as_ref() == Some(summary) {
+                return Ok(());
+            }
+            match self.note(&lease, summary, patience).await {
+                Err(LeaseFailure::Api(ApiError::Conflict { .. })) => {}
+                noted => return noted.map(drop),
+            }
+        }
+    }
+
+    /// `kubectl kflash restore`: pays what a run that died still owes.
+    pub async fn restore(&self, name: &str, who: &Identity, patience: &Patience<'_>) -> Result<Restored, RestoreError> {
+        let mut outrun = false;
+        loop {
+            let lease = match self.lease(name, patience).await {
+                // It was going, and somebody else has paid.
+                Err(LeaseFailure::Api(ApiError::Missing { .. })) if outrun => return Ok(Restored::NothingOwed),
+                lease => lease?,
+            };
             let standing = self.standing(&lease, who, patience).await?;
             if let Standing::Held(by) = standing {
                 return Err(RestoreError::Held { lease: name.to_owned(), by });
             }
-            let Some(debt) = lease.debt.clone() else {
-                if standing == Standing::Free {
-                    return Ok(Restored::NothingOwed);
-                }
-                match self.release(&lease, None, patience).await {
-                    Ok(_) => return Ok(Restored::NothingOwed),
-                    Err(LeaseFailure::Api(ApiError::Conflict { .. })) => continue,
-                    Err(error) => return Err(error.into()),
-                }
+            let taken = match &lease.debt {
+                None if standing == Standing::Free => return Ok(Restored::NothingOwed),
+                None => self.release(&lease, None, patience).await,
+                // Taken first: a Job that takes it over at this moment must not be scaled up under its hands.
+                Some(debt) => self.hold(&lease, who, debt, Flashed::Nothing, patience).await,
             };
-            // Taken first: a Job that takes it over at this moment must not be scaled up under its hands.
-            match self.hold(&lease, who, &debt, Flashed::Nothing, patience).await {
-                Ok(_) => {}
-                Err(LeaseFailure::Api(ApiError::Conflict { .. })) => continue,
-                Err(error) => return Err(error.into()),
+            match (taken, lease.debt) {
+                (Err(LeaseFailure::Api(ApiError::Conflict { .. })), _) => {}
+                (Err(error), _) => return Err(error.into()),
+                (Ok(_), None) => return Ok(Restored::NothingOwed),
+                (Ok(_), Some(debt)) => {
+                    if self.let_go(name, who, None, None, patience).await? {
+                        return Ok(Restored::Paid(debt));
+                    }
+                }
             }
-            if self.let_go(name, who, None, patience).await? {
-                return Ok(Restored::Paid(debt));
-            }
+            outrun = true;
         }
     }
 }
@@ -201,7 +242,8 @@ impl LeaseFailure {
     pub fn exit(&self) -> ExitCode {
         match self {
             Self::Api(error) => error.exit(),
-            Self::Lease(_) => ExitCode::Usage,
+            // As one that is not there.
+            Self::Lease(_) | Self::Going { .. } => ExitCode::Usage,
         }
     }
 }

@@ -14,11 +14,13 @@ use crate::restore::Standing;
 pub struct Status {
     /// Its Lease.
     pub lease: String,
+    /// Whether somebody deleted that: it goes as soon as nothing is owed.
+    pub being_deleted: bool,
     /// Who flashes it, in a few words.
     pub held_by: Option<String>,
     /// Whether the holder is dead.
     pub holder_is_dead: bool,
-    /// Klipper's workload, where the Lease knows it.
+    /// Klipper's workload, where the Lease knows it: the one that is owed something, else the one that the manifest has.
     pub workload: Option<Workload>,
     /// How many replicas that has; `None` where it is gone.
     pub replicas: Option<i32>,
@@ -41,7 +43,9 @@ impl Cluster {
             Standing::Dead(by) => (Some(by), true),
             Standing::Held(by) => (Some(by), false),
         };
-        let replicas = match &lease.workload {
+        let owed = lease.debt.as_ref();
+        let workload = owed.map(|debt| debt.workload.clone()).or_else(|| lease.workload.clone());
+        let replicas = match &workload {
             None => None,
             Some(workload) => match self.scale(workload, patience).await {
                 Ok(scale) => Some(scale.replicas),
@@ -51,11 +55,12 @@ impl Cluster {
         };
         Ok(Status {
             lease: lease.name().to_owned(),
+            being_deleted: lease.is_going(),
             held_by,
             holder_is_dead,
-            workload: lease.workload.clone(),
+            workload,
             replicas,
-            owed: lease.debt.as_ref().map(|debt| debt.replicas),
+            owed: owed.map(|debt| debt.replicas),
             confirmed: lease.confirmed.clone(),
             result: lease.result,
         })

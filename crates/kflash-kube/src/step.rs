@@ -82,6 +82,11 @@ pub enum Step {
         /// How many replicas it has; `None` where it is gone.
         replicas: Option<i32>,
     },
+    /// What came of the flash is not on the Lease.
+    Unnoted {
+        /// Why not.
+        problem: String,
+    },
     /// What came of the flash.
     Ended {
         /// In short.
@@ -108,7 +113,7 @@ impl Step {
                 Outcome::AlreadyCurrent => (EventKind::Normal, "AlreadyCurrent"),
                 Outcome::Refused | Outcome::Failed => (EventKind::Warning, "FlashFailed"),
             },
-            Self::Retrying { .. } => return None,
+            Self::Retrying { .. } | Self::Unnoted { .. } => return None,
         })
     }
 }
@@ -149,6 +154,7 @@ impl Display for Step {
                 write!(f, "{workload} has {replicas} replicas: nothing is owed")
             }
             Self::Settled { workload, replicas: None } => write!(f, "{workload} is gone: nothing is owed"),
+            Self::Unnoted { problem } => write!(f, "the result is not on the Lease: {problem}"),
             Self::Ended { summary } => ended(f, summary),
         }
     }

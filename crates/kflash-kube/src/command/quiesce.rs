@@ -71,9 +71,6 @@ pub struct Args {
     /// Seconds to wait for a print to end, or for another flash, instead of refusing
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
     wait: u64,
-    /// Seconds that Klipper's pods may take to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = value_parser!(u64).range(1..=3600))]
-    stop_timeout: u64,
     /// Take a Moonraker that does not answer for a printer that does nothing
     #[arg(long)]
     trust_silence: bool,
@@ -105,7 +102,6 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         shared: args.shared.clone(),
         boards: boards(&args.mcu, &args.firmware)?,
         wait: Duration::from_secs(args.wait),
-        end: Duration::from_secs(args.stop_timeout),
         trusting: args.trust_silence,
     };
     let printer = printer::Moonraker::new(

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Scales Klipper back up where a flash died before it could
 ///
 /// The printer's Lease says what is owed. Where nothing is, nothing is done. A flash that is under way is left alone
-/// (exit code 5).
+/// (exit code 5). A Lease that was deleted meanwhile, alone or with its namespace, stays until this was done.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   kubectl kflash restore --printer voron

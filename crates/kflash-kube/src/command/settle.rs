@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use kflash::exit::ExitCode;
 use kflash_kube::api::{ApiError, Patience};
-use kflash_kube::lease::Identity;
+use kflash_kube::lease::{Identity, Lease};
 use kflash_kube::restore::{RestoreError, Restored};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
@@ -46,17 +46,22 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     let who = Identity { uid: args.job_uid.clone(), job: args.job.clone() };
     let steps = |step: Step| print::step(&step, cli.json);
     let patience = Patience { until: Some(Instant::now() + PATIENCE), stop: Some(&stop), steps: &steps };
+    // Nothing is obtained for a flash that will not be.
+    let stays = async || match cluster.lease(&args.lease, &patience).await.and_then(Lease::staying) {
+        Ok(_) => Ok(ExitCode::Ok),
+        Err(error) => Err(Failure::new(error.exit(), &error)),
+    };
     let settled = async {
         match cluster.restore(&args.lease, &who, &patience).await {
             Ok(Restored::Paid(debt)) => {
                 let patience = Patience { until: Some(Instant::now() + READY), ..patience.clone() };
                 match cluster.until_ready(&debt.workload, &patience).await {
                     // Whoever needs Klipper will say so; it is given back, and that is what counts here.
-                    Ok(()) | Err(ApiError::Unreachable { .. }) => Ok(ExitCode::Ok),
+                    Ok(()) | Err(ApiError::Unreachable { .. }) => stays().await,
                     Err(error) => Err(Failure::new(error.exit(), &error)),
                 }
             }
-            Ok(Restored::NothingOwed) => Ok(ExitCode::Ok),
+            Ok(Restored::NothingOwed) => stays().await,
             Err(held @ RestoreError::Held { .. }) => {
                 print::note(&held.to_string());
                 Ok(ExitCode::Ok)

@@ -44,7 +44,8 @@ fn text(status: &Status) -> String {
     let mut entry = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<10}{value}");
     };
-    entry("lease", &status.lease);
+    let going = if status.being_deleted { ", which goes as soon as nothing is owed" } else { "" };
+    entry("lease", &format!("{}{going}", status.lease));
     match (&status.held_by, status.holder_is_dead) {
         (None, _) => entry("held by", "nobody"),
         (Some(by), false) => entry("held by", by),

@@ -4,6 +4,7 @@ mod follow;
 mod objects;
 mod outcome;
 
+use std::mem;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -26,6 +27,8 @@ use crate::stop::Stop;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a gate that is shut.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks whether something that was deleted is gone.
+const GONE: Duration = Duration::from_millis(500);
 /// The first server that has native sidecars by default.
 pub const SIDECARS: u32 = 29;
 
@@ -144,8 +147,9 @@ impl<P: Printer> Run<'_, P> {
     /// Does it all.
     pub async fn run(&self) -> Result<Ending, RunError> {
         self.check_version().await?;
-        self.apply_setup().await?;
         self.give_back().await?;
+        self.apply_setup().await?;
+        self.check_lease().await?;
         let (name, unended) = (self.job_name(), self.unended_job().await?);
         if let Some(Unended { uid, suspended: false }) = &unended {
             self.note(format!("Job {name} is there already, and has not ended"));
@@ -171,16 +175,40 @@ impl<P: Printer> Run<'_, P> {
         }
     }
 
-    /// Pays what a run that died owes: before any gate, as Moonraker may be down with Klipper.
+    /// Pays what a run that died owes: before any gate, as Moonraker may be down with Klipper. Waits for a Lease to go that
+    /// somebody deleted: it is made anew then.
     async fn give_back(&self) -> Result<(), RunError> {
         let Some(name) = &self.order.lease else { return Ok(()) };
         let patience = self.patience();
         let who = Identity::of_a_person(self.cluster, "kubectl kflash run");
-        let lease = self.cluster.lease(name, &patience).await?;
-        let standing = self.cluster.standing(&lease, &who, &patience).await?;
-        if lease.debt.is_some() && !matches!(standing, Standing::Held(_)) {
-            self.cluster.restore(name, &who, &patience).await?;
+        let mut told = false;
+        loop {
+            let lease = match self.cluster.lease(name, &patience).await {
+                Err(LeaseFailure::Api(ApiError::Missing { .. })) => return Ok(()),
+                lease => lease?,
+            };
+            let standing = self.cluster.standing(&lease, &who, &patience).await?;
+            if lease.debt.is_some() && !matches!(standing, Standing::Held(_)) {
+                self.cluster.restore(name, &who, &patience).await?;
+            } else if !lease.is_going() {
+                return Ok(());
+            } else {
+                if !mem::replace(&mut told, true) {
+                    let by =
+                        if let Standing::Held(by) = standing { format!(", is held by {by}") } else { String::new() };
+                    self.note(format!("Lease {name} is being deleted{by}: waiting until it is gone"));
+                }
+                if !patience.pause(GONE).await {
+                    return Err(LeaseFailure::Going { lease: name.clone() }.into());
+                }
+            }
         }
+    }
+
+    /// Whoever may not make the Lease learns here that it is not there.
+    async fn check_lease(&self) -> Result<(), RunError> {
+        let Some(name) = &self.order.lease else { return Ok(()) };
+        self.cluster.lease(name, &self.patience()).await?.staying()?;
         Ok(())
     }
 

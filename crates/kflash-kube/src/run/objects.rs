@@ -1,7 +1,5 @@
 //! What is applied: made where it is not there, and brought up to date where that is safe.
 
-use std::time::Duration;
-
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
@@ -14,14 +12,12 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Po
 use kube::{Api, Resource};
 use serde_json::{Value, json};
 
-use super::{Run, RunError};
+use super::{GONE, Run, RunError};
 use crate::api::ApiError;
 use crate::gate::Printer;
 
 /// Who changes what is applied.
 const MANAGER: &str = "kflash";
-/// Between two looks whether an old Job is gone.
-const GONE: Duration = Duration::from_millis(500);
 
 /// A Job that is there and has not ended.
 pub(super) struct Unended {
@@ -72,7 +68,7 @@ impl<P: Printer> Run<'_, P> {
         self.order.job.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Applies what the printer's flashes stand on. Whoever may not is helped by somebody who may: what is missing then is
+    /// Applies what the printer's flashes stand on; on the Lease, what a flash has written stays. Whoever may not is helped by somebody who may: what is missing then is
     /// told by what needs it.
     pub(super) async fn apply_setup(&self) -> Result<(), RunError> {
         for manifest in &self.order.setup {
@@ -86,35 +82,11 @@ impl<P: Printer> Run<'_, P> {
             } else {
                 Api::all_with(self.cluster.client.clone(), &of)
             };
-            let applied = match manifest {
-                Manifest::Lease(_) => self.make(&api, &of.kind, &name, &object).await,
-                _ => self.apply(&api, &of.kind, &name, &object).await,
-            };
-            match applied {
+            match self.apply(&api, &of.kind, &name, &object).await {
                 Ok(()) => {}
                 Err(error @ ApiError::Denied { .. }) => self.note(format!("left as it is: {error}")),
                 Err(error) => return Err(error.into()),
             }
-        }
-        Ok(())
-    }
-
-    /// What a Lease says is not for us to change.
-    async fn make(&self, api: &Api<DynamicObject>, kind: &str, name: &str, object: &Value) -> Result<(), ApiError> {
-        let patience = self.patience();
-        match patience.ask(&format!("read {kind} {name}"), || api.get(name)).await {
-            Ok(_) => return Ok(()),
-            Err(ApiError::Missing { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let (what, parameters) = (format!("make {kind} {name}"), PostParams::default());
-        let object: DynamicObject = serde_json::from_value(object.clone())
-            .map_err(|error| ApiError::Wrong { what: what.clone(), message: error.to_string() })?;
-        match patience.ask(&what, || api.create(&parameters, &object)).await {
-            Ok(_) => self.note(format!("made {kind} {name}")),
-            // Somebody else was faster, or an answer was lost.
-            Err(ApiError::Conflict { .. }) => {}
-            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kflash::cluster::{Gate, Outcome, Summary, Workload, annotation, file, label, rules};
+use kflash::cluster::{FINALIZER, Gate, Outcome, Summary, Workload, annotation, file, label, rules};
 use kflash::exit::ExitCode;
 use kflash::moonraker::Activity;
 use kflash_kube::api::{Cluster, Patience};
@@ -64,6 +64,7 @@ impl Bench {
         let klipper: Workload = klipper.parse().expect("a workload");
         server.add_klipper(&klipper, replicas);
         server.add_lease(LEASE);
+        server.annotate_lease(LEASE, annotation::WORKLOAD, &klipper.to_string());
         let rules: Vec<Value> =
             rules(LEASE, &klipper).iter().map(|rule| serde_json::to_value(rule).expect("JSON")).collect();
         server.user("flasher", "system:serviceaccount:printers:flasher", Some(rules));
@@ -105,7 +106,6 @@ impl Bench {
             shared: shared.to_owned(),
             boards: vec![Board { mcu: "mcu".into(), image: None }],
             wait: Duration::ZERO,
-            end: Duration::from_secs(60),
             trusting: false,
         }
     }
@@ -122,8 +122,9 @@ impl Bench {
         let shared = order.shared.clone();
         let flash = async {
             let gate = started(&shared).await;
-            if gate == Gate::Open {
-                self.flash(&shared).await;
+            match unflashed(&gate) {
+                Some(summary) => leave(&shared, &summary),
+                None => self.flash(&shared).await,
             }
             stopper.request();
             gate
@@ -189,20 +190,31 @@ impl Bench {
         flashed("v2").write(&shared.join(file::RESULT)).expect("a directory");
     }
 
-    /// `kubectl kflash restore`.
-    pub async fn restore(&self) -> Result<Restored, RestoreError> {
-        let who = Identity { uid: "restore-1".into(), job: "kubectl kflash restore".into() };
-        let steps = |step: Step| self.steps.lock().expect("no panic").push(step);
-        let patience = Patience { until: None, stop: None, steps: &steps };
-        self.cluster.restore(LEASE, &who, &patience).await
+    /// As a person sees it who may do everything.
+    pub fn admin(&self) -> Cluster {
+        self.server.user("admin", "admin", None);
+        let clock = self.server.clone();
+        Cluster::new(Client::new(self.server.in_process("admin"), NAMESPACE), NAMESPACE, move || {
+            clock.with(|store| store.now())
+        })
     }
 
-    /// How many replicas the Lease says are owed.
+    /// `kubectl kflash restore`.
+    pub async fn restore(&self) -> Result<Restored, RestoreError> {
+        let cluster = self.admin();
+        let who = Identity::of_a_person(&cluster, "kubectl kflash restore");
+        let steps = |step: Step| self.steps.lock().expect("no panic").push(step);
+        let patience = Patience { until: None, stop: None, steps: &steps };
+        cluster.restore(LEASE, &who, &patience).await
+    }
+
+    /// How many replicas the Lease says are owed, if it is there. It cannot go as long as it says so.
     pub fn owed(&self) -> Option<i64> {
-        let lease = self.server.lease(LEASE);
-        lease["metadata"]["annotations"][annotation::RESTORE_REPLICAS]
-            .as_str()
-            .map(|text| text.parse().expect("a number"))
+        let lease = self.server.find_lease(LEASE)?;
+        let owed = lease["metadata"]["annotations"][annotation::RESTORE_REPLICAS].as_str();
+        let held_up = lease["metadata"]["finalizers"].to_string().contains(FINALIZER);
+        assert_eq!(owed.is_some(), held_up, "{lease}");
+        owed.map(|text| text.parse().expect("a number"))
     }
 
     /// Nothing is held, nothing is owed, Klipper has that many replicas.
@@ -211,6 +223,13 @@ impl Bench {
         let lease = self.server.lease(LEASE);
         assert_eq!(self.server.replicas(&self.klipper), replicas, "{context}: {lease}");
         assert_eq!((self.owed(), &lease["spec"]["holderIdentity"]), (None, &Value::Null), "{context}: {lease}");
+    }
+
+    /// Klipper has that many replicas, and the Lease that somebody deleted is gone.
+    #[track_caller]
+    pub fn assert_gone(&self, replicas: i64, context: &str) {
+        let lease = self.server.find_lease(LEASE);
+        assert_eq!((self.server.replicas(&self.klipper), &lease), (replicas, &None), "{context}");
     }
 
     pub fn steps(&self) -> Vec<Step> {
@@ -250,6 +269,15 @@ pub fn flashed(version: &str) -> Summary {
         now: Some(version.into()),
         sha256: Some("ab".repeat(32)),
         ..Summary::new(Outcome::Flashed, ExitCode::Ok, None)
+    }
+}
+
+/// What the container with the device leaves where it does not flash.
+pub fn unflashed(gate: &Gate) -> Option<Summary> {
+    match gate {
+        Gate::Open => None,
+        Gate::Refused { exit, reason } => Some(Summary::new(Outcome::Refused, *exit, Some(reason.clone()))),
+        Gate::AlreadyCurrent { .. } => Some(Summary::new(Outcome::AlreadyCurrent, ExitCode::Ok, None)),
     }
 }
 

@@ -170,6 +170,114 @@ async fn a_flash_that_is_deleted_gives_klipper_back_from_every_phase() {
     }
 }
 
+/// What `kubectl delete -f setup.yaml -f flash-job.yaml` takes away, one after another.
+#[derive(Clone, Copy, Debug)]
+enum Deleted {
+    /// Account, Role and RoleBinding: nothing is answered any more.
+    Account,
+    /// The Role alone.
+    Rights,
+    Lease,
+    /// Its pod is told to end.
+    Job,
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_flash_stands_on_is_deleted_in_any_phase_and_what_is_owed_is_not_forgotten() {
+    use Deleted::{Account, Job, Lease, Rights};
+    // Before the hold, between that and the scaling, while Klipper ends, while it is flashed, and at its end.
+    let phases = (0..30).map(|step| Duration::from_millis(4 * step));
+    let phases = phases.chain((0..6).map(|step| Duration::from_millis(150 + 400 * step)));
+    let phases: Vec<_> = phases.chain((0..4).map(|step| Duration::from_secs(3 + 9 * step))).collect();
+    let (mut stayed, mut whole) = (0, 0);
+    for order in [
+        [Account, Lease, Job],
+        [Rights, Lease, Job],
+        [Lease, Job, Account],
+        [Job, Account, Lease],
+        [Job, Lease, Rights],
+    ] {
+        for gap in [0, 3, 5, 8, 14] {
+            for after in &phases {
+                let bench = Bench::new().await;
+                let context = format!("{order:?} {gap} {after:?}");
+                let shared = TempDir::new().unwrap();
+                let (stopper, stop) = stop::channel();
+                let deletes = async {
+                    time::sleep(*after).await;
+                    for what in order {
+                        match what {
+                            Account => bench.server.forget_user("flasher"),
+                            Rights => bench.server.user("flasher", "flasher", Some(Vec::new())),
+                            Lease => bench.server.delete_lease(LEASE),
+                            Job => stopper.request(),
+                        }
+                        time::sleep(Duration::from_millis(gap)).await;
+                    }
+                    std::future::pending().await
+                };
+                let ended = bench.sidecar(&bench.order("first", shared.path()), &stop, deletes).await;
+                // It may have ended before it came to that.
+                bench.server.delete_lease(LEASE);
+                assert_nothing_forgotten(&bench, &context);
+                if bench.owed().is_some() {
+                    // The log names the way out.
+                    ended.result.unwrap_err();
+                    time::sleep(EXPIRED).await;
+                    assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(_)), "{context}");
+                    stayed += 1;
+                } else {
+                    whole += 1;
+                }
+                bench.assert_gone(1, &context);
+            }
+        }
+    }
+    assert!(stayed > 100 && whole > 100, "{stayed} {whole}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_deleted_after_a_flash_died_goes_once_that_is_paid() {
+    // By a person.
+    killed_and_deleted(async |bench, context| {
+        time::sleep(EXPIRED).await;
+        assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(_)), "{context}");
+    })
+    .await;
+    // By the Job's next pod, or by another Job, which finish what was begun. If nothing was, there is no Lease for it.
+    for job in ["first", "second"] {
+        killed_and_deleted(async |bench, context| {
+            time::sleep(EXPIRED).await;
+            let begun = bench.server.replicas(&bench.klipper) == 0;
+            let ended = bench.pod(job).await;
+            let opened = ended.gate == Some(Gate::Open);
+            assert_eq!(opened, begun, "{context}: {:?}", bench.steps());
+            ended.result.unwrap();
+        })
+        .await;
+    }
+}
+
+/// Kills the flash at every request and deletes the Lease; where something is owed then, `next` pays it.
+async fn killed_and_deleted(next: impl AsyncFn(&Bench, &str)) {
+    for at in 0..requests().await {
+        for how in [How::KillBefore, How::KillAfter] {
+            let bench = Bench::new().await;
+            let context = format!("{how:?} {at}");
+            bench.server.plan(vec![Fault { at, how }]);
+            bench.pod("first").await;
+            bench.server.plan(Vec::new());
+            let owed = bench.owed();
+            bench.server.delete_lease(LEASE);
+            assert_nothing_forgotten(&bench, &context);
+            if owed.is_some() {
+                next(&bench, &context).await;
+            }
+            bench.assert_gone(1, &context);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_request_that_breaks_costs_nothing_but_time() {
     let requests = requests().await;
@@ -225,41 +333,62 @@ async fn a_server_that_takes_the_account_for_nobody_for_a_while_costs_a_flash_at
 async fn restoring_twice_restores_once() {
     let bench = Bench::new().await;
     assert_eq!(bench.restore().await.unwrap(), Restored::NothingOwed);
-    bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
-    assert!(bench.pod("first").await.killed);
-    assert_eq!(bench.owed(), Some(1));
-    time::sleep(EXPIRED).await;
-    bench.server.plan(Vec::new());
-    let (first, second) = tokio::join!(bench.restore(), bench.restore());
-    let (first, second) = (first.unwrap(), second.unwrap());
-    assert!([&first, &second].iter().any(|restored| matches!(restored, Restored::Paid(_))), "{first:?} {second:?}");
-    bench.assert_whole(1, "twice");
-    assert_eq!(bench.restore().await.unwrap(), Restored::NothingOwed);
-    let scaled = bench.server.log().iter().filter(|line| line.starts_with("patch")).count();
-    assert_eq!(scaled, 1);
+    for deleted in [false, true] {
+        let bench = Bench::new().await;
+        bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
+        assert!(bench.pod("first").await.killed);
+        assert_eq!(bench.owed(), Some(1));
+        time::sleep(EXPIRED).await;
+        bench.server.plan(Vec::new());
+        if deleted {
+            bench.server.delete_lease(LEASE);
+        }
+        let (first, second) = tokio::join!(bench.restore(), bench.restore());
+        let restored = [first.unwrap(), second.unwrap()];
+        assert!(restored.iter().any(|restored| matches!(restored, Restored::Paid(_))), "{restored:?}");
+        let scaled = bench.server.log().iter().filter(|line| line.starts_with("patch")).count();
+        assert_eq!(scaled, 1);
+        if deleted {
+            bench.assert_gone(1, "deleted");
+        } else {
+            bench.assert_whole(1, "twice");
+            assert_eq!(bench.restore().await.unwrap(), Restored::NothingOwed);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn restoring_may_break_anywhere() {
     for how in [How::CutBefore, How::CutAfter, How::Internal] {
         for at in 0..8 {
-            let bench = Bench::new().await;
-            bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
-            assert!(bench.pod("first").await.killed);
-            time::sleep(EXPIRED).await;
-            bench.server.plan(vec![Fault { at, how }]);
-            assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(_)), "{how:?} {at}");
-            bench.assert_whole(1, &format!("{how:?} {at}"));
+            for deleted in [false, true] {
+                let bench = Bench::new().await;
+                let context = format!("{how:?} {at} {deleted}");
+                bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
+                assert!(bench.pod("first").await.killed);
+                time::sleep(EXPIRED).await;
+                bench.server.plan(vec![Fault { at, how }]);
+                if deleted {
+                    bench.server.delete_lease(LEASE);
+                }
+                assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(_)), "{context}");
+                if deleted { bench.assert_gone(1, &context) } else { bench.assert_whole(1, &context) }
+            }
         }
     }
-    // What is owed to a workload that is gone is owed no more.
-    let bench = Bench::new().await;
-    bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
-    assert!(bench.pod("first").await.killed);
-    bench.server.remove_klipper(&bench.klipper);
-    time::sleep(EXPIRED).await;
-    assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(_)));
-    assert_eq!(bench.owed(), None);
+    // What is owed to a workload that is gone is owed no more; so the namespace that is deleted can go.
+    for deleted in [false, true] {
+        let bench = Bench::new().await;
+        bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
+        assert!(bench.pod("first").await.killed);
+        bench.server.remove_klipper(&bench.klipper);
+        if deleted {
+            bench.server.delete_lease(LEASE);
+        }
+        time::sleep(EXPIRED).await;
+        assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(_)));
+        assert_eq!((bench.owed(), bench.server.find_lease(LEASE).is_some()), (None, !deleted));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,6 +33,7 @@ impl Served {
         let klipper: Workload = "deployment/voron-klipper".parse().unwrap();
         server.add_klipper(&klipper, 1);
         server.add_lease(LEASE);
+        server.annotate_lease(LEASE, annotation::WORKLOAD, &klipper.to_string());
         let rules = rules(LEASE, &klipper).iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
         server.user("flasher", "system:serviceaccount:printers:flasher", Some(rules));
         let address = server.listen().await.unwrap();
@@ -180,6 +181,50 @@ async fn it_stops_klipper_until_it_is_told_to_end() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_deleted_stays_until_klipper_is_given_back() {
+    let served = Served::new().await;
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    assert_eq!(served.started().await, Gate::Open);
+    served.server.delete_lease(LEASE);
+    let status = run(served.kflash(&["status", "--lease", LEASE])).await;
+    assert_code(&status, 0);
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert!(said.starts_with("lease     kflash-voron, which goes as soon as nothing is owed\n"), "{said}");
+    assert!(said.contains("owed      1 replicas, when the flash has ended\n"), "{said}");
+
+    // Its account is deleted, too: a person pays.
+    served.server.forget_user("flasher");
+    leave(&served.shared(), &flashed("v2"));
+    sidecar.signal("TERM");
+    sidecar.signal("TERM");
+    let ended = sidecar.end().await;
+    assert!(String::from_utf8_lossy(&ended.stderr).ends_with("restore --lease kflash-voron\n"), "{ended:?}");
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (0, "1".into()));
+    let lease = served.server.lease(LEASE);
+    let mut spec = lease["spec"].clone();
+    spec["renewTime"] = "2026-01-01T00:00:00.000000Z".into();
+    served.server.set_lease_spec(LEASE, &spec);
+    let restored = run(served.kflash(&["restore", "--lease", LEASE, "--context", "admin", "-n", NAMESPACE])).await;
+    assert_code(&restored, 0);
+    assert_eq!(served.server.replicas(&served.klipper), 1);
+    assert_eq!(served.server.find_lease(LEASE), None);
+
+    // A pod that obtains firmware first does not even begin; no more than where it is going for somebody else.
+    served.server.user("flasher", "flasher", None);
+    let settle = || run(served.kflash(&["settle", "--lease", LEASE, "--job-uid", "u", "--job", "any"]));
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = settle().await;
+    assert_code(&output, ExitCode::Usage.code().into());
+    assert!(said(&output).contains("cannot read Lease kflash-voron: it does not exist"), "{output:?}");
+    served.server.add_lease(LEASE);
+    served.server.hold_up_lease(LEASE, "example.com/backup");
+    served.server.delete_lease(LEASE);
+    let output = settle().await;
+    assert_code(&output, ExitCode::Usage.code().into());
+    assert!(said(&output).contains("is being deleted: apply setup.yaml once more"), "{output:?}");
+}
+
+#[tokio::test]
 async fn what_a_killed_one_owes_is_restored() {
     let served = Served::new().await;
     let sidecar = served.quiesce(&["--trust-silence", "--json"]);
@@ -195,7 +240,7 @@ async fn what_a_killed_one_owes_is_restored() {
     let lease = served.server.lease(LEASE);
     let mut spec = lease["spec"].clone();
     spec["renewTime"] = "2026-01-01T00:00:00.000000Z".into();
-    served.server.set_lease(LEASE, lease["metadata"]["annotations"].clone(), spec);
+    served.server.set_lease_spec(LEASE, &spec);
     let config = served.file("config.toml");
     fs::write(&config, CONFIG).unwrap();
     let of_voron = ["--printer", "voron", "--config", config.to_str().unwrap()];

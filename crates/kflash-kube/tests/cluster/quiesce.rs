@@ -5,11 +5,13 @@ use std::fs;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation, file, label};
+use kflash::cluster::{Confirmed, FINALIZER, Gate, Outcome, Summary, annotation, file, label};
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
+use kflash_kube::api::Patience;
 use kflash_kube::gate::Answer;
 use kflash_kube::quiesce::{Board, Order, Wanted};
+use kflash_kube::restore::Restored;
 use kflash_kube::step::Step;
 use kflash_kube::stop;
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ use tempfile::TempDir;
 use tokio::time;
 
 use crate::bench::{Bench, FLASH, LEASE, flashed, leave, silence, started};
-use crate::double::{Server, Store};
+use crate::double::{Fault, How, Server, Store};
 
 fn printing() -> Answer {
     Answer::Does(Activity::Printing(Job { file: "benchy.gcode".into(), percent: Some(42) }))
@@ -72,6 +74,9 @@ async fn klipper_is_stopped_for_the_flash_and_given_back() {
     }
 }
 
+/// All that a run writes which stops nothing: its result.
+const NOTED: [&str; 1] = ["update leases kflash-voron"];
+
 #[tokio::test(start_paused = true)]
 async fn a_printer_at_work_is_left_alone() {
     let bench = Bench::new().await;
@@ -80,9 +85,62 @@ async fn a_printer_at_work_is_left_alone() {
     let ended = bench.pod("first").await;
     let (exit, reason) = refused(ended.gate.as_ref());
     assert_eq!((exit, reason), (ExitCode::Busy, "the printer is printing benchy.gcode (42 %)"));
-    assert_eq!(writes(&bench.server), [""; 0]);
-    assert_eq!(bench.server.lease(LEASE), before);
+    assert_eq!(writes(&bench.server), NOTED);
+    let after = bench.server.lease(LEASE);
+    assert_eq!(result(&bench), Summary::new(Outcome::Refused, exit, Some(reason.into())));
+    assert_eq!((&after["spec"], bench.owed()), (&before["spec"], None));
     assert_eq!(bench.server.events(), ["FlashRefused"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_is_no_reason_to_wait_or_to_fail() {
+    // Somebody flashes: the Lease is theirs.
+    let bench = Bench::new().await;
+    let (first, second) = tokio::join!(bench.pod("first"), async {
+        time::sleep(Duration::from_secs(20)).await;
+        let ended = bench.pod("second").await;
+        let lease = bench.server.lease(LEASE);
+        assert_eq!(lease["metadata"]["annotations"][annotation::RESULT], Value::Null, "{lease}");
+        ended
+    });
+    refused(second.gate.as_ref());
+    second.result.unwrap();
+    first.result.unwrap();
+    assert_eq!(result(&bench), flashed("v2"));
+
+    // Whatever happens to the one write, or if none comes through: it is told, and the sidecar ends well.
+    let refuse = async |faults: Vec<Fault>| {
+        let bench = Bench::new().await;
+        bench.says(Some(printing()));
+        bench.server.plan(faults);
+        let ended = bench.pod("first").await;
+        refused(ended.gate.as_ref());
+        ended.result.unwrap();
+        bench
+    };
+    let log = refuse(Vec::new()).await.server.log();
+    let at = log.iter().position(|line| line.starts_with("update")).unwrap();
+    for how in [How::CutBefore, How::CutAfter, How::Hang, How::TooMany, How::Internal] {
+        let bench = refuse(vec![Fault { at, how }]).await;
+        // A request that hangs is given as long as it may take in all.
+        assert_eq!(result(&bench).result, Outcome::Refused, "{how:?}");
+    }
+    let bench = refuse((at..at + 100).map(|at| Fault { at, how: How::Unavailable }).collect()).await;
+    assert!(bench.steps().iter().any(|step| matches!(step, Step::Unnoted { .. })), "{:?}", bench.steps());
+
+    // The container that flashes never began: what was said counts.
+    let bench = Bench::new().await;
+    bench.says(Some(printing()));
+    let shared = TempDir::new().unwrap();
+    let order = bench.order("first", shared.path());
+    let (stopper, stop) = stop::channel();
+    let ends = async {
+        let gate = started(shared.path()).await;
+        stopper.request();
+        gate
+    };
+    bench.sidecar(&order, &stop, ends).await.result.unwrap();
+    assert_eq!(result(&bench).message.unwrap(), "the printer is printing benchy.gcode (42 %)");
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +178,7 @@ async fn silence_is_no_leave_while_klipper_may_print() {
     let (exit, reason) = refused(ended.gate.as_ref());
     assert_eq!(exit, ExitCode::Busy);
     assert!(reason.starts_with("cannot tell whether the printer prints, and pod voron-klipper-"), "{reason}");
-    assert_eq!(writes(&bench.server), [""; 0]);
+    assert_eq!(writes(&bench.server), NOTED);
 
     let shared = TempDir::new().unwrap();
     let mut order = bench.order("second", shared.path());
@@ -159,8 +217,21 @@ async fn a_klipper_that_does_not_end_is_given_back() {
     let ended = bench.pod("first").await;
     let (exit, reason) = refused(ended.gate.as_ref());
     assert_eq!(exit, ExitCode::Busy);
-    assert!(reason.contains("on node pi4, which was told to end still runs 60 s after"), "{reason}");
+    assert!(reason.contains("on node pi4, which was told to end still runs 120 s after"), "{reason}");
     bench.assert_whole(1, "stuck");
+    // Given back together with the word of why.
+    assert_eq!(result(&bench), Summary::new(Outcome::Refused, exit, Some(reason.into())));
+    assert_eq!(writes(&bench.server).last().unwrap(), NOTED[0]);
+    assert_eq!(writes(&bench.server).iter().filter(|write| write.starts_with("patch")).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_klipper_is_given_the_time_that_its_pod_asks_for() {
+    let bench = Bench::new().await;
+    bench.server.set_grace(&bench.klipper, 600);
+    bench.server.with(|store| store.timing.end = Duration::from_secs(590));
+    assert_eq!(bench.pod("first").await.gate, Some(Gate::Open));
+    bench.assert_whole(1, "slow");
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,8 +308,11 @@ async fn what_the_board_runs_already_stops_nothing() {
     let (same, _shared) = order("v2", "ab".repeat(32));
     let runs = Confirmed { version: "v2".into(), sha256: "ab".repeat(32) };
     let current = Gate::AlreadyCurrent { boards: [("mcu".to_owned(), runs)].into() };
+    let confirmed = bench.server.lease(LEASE)["metadata"]["annotations"][annotation::CONFIRMED].clone();
     assert_eq!(bench.pod_with(same).await.gate, Some(current));
-    assert_eq!(writes(&bench.server), [""; 0]);
+    assert_eq!(writes(&bench.server), NOTED);
+    assert_eq!(result(&bench).result, Outcome::AlreadyCurrent);
+    assert_eq!(bench.server.lease(LEASE)["metadata"]["annotations"][annotation::CONFIRMED], confirmed);
 
     // Another board of the printer, for which the same image was built: nothing is known of it.
     let (mut other, _shared) = order("v2", "ab".repeat(32));
@@ -392,6 +466,7 @@ async fn what_is_owed_is_given_back_where_no_flash_can_be() {
     order.boards[0].image = Some(Err("/firmware/klipper.bin: no such file".into()));
     refused(bench.pod_with(order).await.gate.as_ref());
     bench.assert_whole(1, "given back");
+    assert_eq!(result(&bench).message.unwrap(), "/firmware/klipper.bin: no such file");
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,11 +529,12 @@ fn hold(bench: &Bench, job: &str, replicas: i32, seconds: i64) {
     let renewed =
         (bench.now() + jiff::SignedDuration::from_secs(seconds)).strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
     let annotations = json!({
-        annotation::JOB: job, annotation::WORKLOAD: bench.klipper.to_string(),
+        annotation::JOB: job, annotation::RESTORE_WORKLOAD: bench.klipper.to_string(),
         annotation::RESTORE_REPLICAS: replicas.to_string(),
     });
     let spec = json!({"holderIdentity": format!("uid-of-{job}"), "renewTime": renewed, "leaseDurationSeconds": 60});
     bench.server.set_lease(LEASE, annotations, spec);
+    bench.server.hold_up_lease(LEASE, FINALIZER);
 }
 
 #[tokio::test(start_paused = true)]
@@ -474,9 +550,7 @@ async fn a_debt_is_paid_whatever_the_gate_says() {
     let trident = "deployment/trident-klipper".parse().unwrap();
     bench.server.add_klipper(&trident, 0);
     hold(&bench, "dead", 1, -120);
-    let mut lease = bench.server.lease(LEASE);
-    lease["metadata"]["annotations"][annotation::WORKLOAD] = "deployment/trident-klipper".into();
-    bench.server.set_lease(LEASE, lease["metadata"]["annotations"].clone(), lease["spec"].clone());
+    bench.server.annotate_lease(LEASE, annotation::RESTORE_WORKLOAD, "deployment/trident-klipper");
     bench.server.user("flasher", "admin", None);
     refused(bench.pod("third").await.gate.as_ref());
     assert_eq!(bench.server.replicas(&trident), 1);
@@ -495,12 +569,15 @@ async fn what_cannot_be_read_stops_nothing() {
     let bench = Bench::new().await;
     for (annotations, problem) in [
         (
-            json!({annotation::RESTORE_REPLICAS: "many", annotation::WORKLOAD: "deployment/a"}),
+            json!({annotation::RESTORE_REPLICAS: "many", annotation::RESTORE_WORKLOAD: "deployment/a"}),
             "'many', which is no number",
         ),
-        (json!({annotation::RESTORE_REPLICAS: "-1", annotation::WORKLOAD: "deployment/a"}), "'-1', which is no number"),
-        (json!({annotation::RESTORE_REPLICAS: "1"}), "kflash.dev/workload is not"),
-        (json!({annotation::WORKLOAD: "pod/a"}), "'pod/a' is no workload"),
+        (
+            json!({annotation::RESTORE_REPLICAS: "-1", annotation::RESTORE_WORKLOAD: "deployment/a"}),
+            "'-1', which is no number",
+        ),
+        (json!({annotation::RESTORE_REPLICAS: "1"}), "kflash.dev/restore-workload is not"),
+        (json!({annotation::RESTORE_REPLICAS: "1", annotation::RESTORE_WORKLOAD: "pod/a"}), "'pod/a' is no workload"),
     ] {
         bench.server.set_lease(LEASE, annotations, json!({}));
         bench.server.plan(Vec::new());
@@ -524,7 +601,7 @@ async fn what_cannot_be_read_stops_nothing() {
     let (exit, reason) = refused(ended.gate.as_ref());
     // The Role names one Lease: of another the account does not even learn that it is not there.
     assert!(exit == ExitCode::Denied && reason.contains("cannot get resource \"leases\""), "{reason}");
-    assert_eq!(writes(&bench.server), [""; 0]);
+    assert_eq!(writes(&bench.server), NOTED, "of the one before");
 
     bench.server.user("flasher", "flasher", Some(Vec::new()));
     assert_eq!(refused(bench.pod("first").await.gate.as_ref()).0, ExitCode::Denied);
@@ -532,6 +609,7 @@ async fn what_cannot_be_read_stops_nothing() {
     bench.server.remove_lease(LEASE);
     let ended = bench.pod("first").await;
     assert_eq!(refused(ended.gate.as_ref()), (ExitCode::Usage, "cannot read Lease kflash-voron: it does not exist"));
+    ended.result.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -548,28 +626,81 @@ async fn a_lease_that_was_taken_away_is_not_touched_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn klipper_is_given_back_where_the_lease_is_deleted_or_made_anew() {
-    for anew in [true, false] {
-        // Long before the end, and so late that it is not renewed any more.
-        for after in [FLASH / 2, FLASH + Duration::from_secs(1)] {
+async fn klipper_is_given_back_whatever_somebody_does_to_the_lease() {
+    // Long before the end, and so late that it is not renewed any more.
+    for after in [FLASH / 2, FLASH + Duration::from_secs(1)] {
+        let flash = async |happens: &dyn Fn(&Bench)| {
             let bench = Bench::new().await;
             let (ended, ()) = tokio::join!(bench.pod("first"), async {
                 time::sleep(after).await;
-                bench.server.remove_lease(LEASE);
-                if anew {
-                    bench.server.add_lease(LEASE);
-                }
+                happens(&bench);
             });
             assert_eq!(ended.gate, Some(Gate::Open));
             ended.result.unwrap();
-            assert_eq!(bench.server.replicas(&bench.klipper), 1, "{anew} {after:?}: {:?}", bench.steps());
-            if anew {
-                bench.assert_whole(1, "anew");
-            }
-            if anew && after < FLASH {
-                assert_eq!(result(&bench), flashed("v2"));
-            }
-        }
+            bench
+        };
+        let deleted = flash(&|bench| bench.server.delete_lease(LEASE)).await;
+        deleted.assert_gone(1, "deleted");
+        assert!(!deleted.steps().iter().any(|step| matches!(step, Step::LeaseLost { .. })), "{:?}", deleted.steps());
+        // As `kubectl replace` does it: nothing is left of what was noted.
+        let replaced = flash(&|bench| bench.server.set_lease(LEASE, Value::Null, json!({}))).await;
+        replaced.assert_whole(1, "replaced");
+        assert_eq!(result(&replaced), flashed("v2"));
+        // By whoever is tired of waiting for it to go.
+        let removed = flash(&|bench| bench.server.remove_lease(LEASE)).await;
+        removed.assert_gone(1, "removed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_applied_again_with_another_workload_changes_no_debt() {
+    let trident = "deployment/trident-klipper".parse().unwrap();
+    let bench = Bench::new().await;
+    bench.server.add_klipper(&trident, 0);
+    let edited = |bench: &Bench| bench.server.annotate_lease(LEASE, annotation::WORKLOAD, "deployment/trident-klipper");
+    let (ended, ()) = tokio::join!(bench.pod("first"), async {
+        time::sleep(FLASH / 2).await;
+        edited(&bench);
+    });
+    ended.result.unwrap();
+    bench.assert_whole(1, "during a flash");
+    // What the manifest says stays, too.
+    let annotations = &bench.server.lease(LEASE)["metadata"]["annotations"];
+    assert_eq!(annotations[annotation::WORKLOAD], "deployment/trident-klipper", "{annotations}");
+
+    bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
+    assert!(bench.pod("second").await.killed);
+    assert_eq!((bench.owed(), bench.server.replicas(&bench.klipper)), (Some(1), 0));
+    edited(&bench);
+    let patience = Patience { until: None, stop: None, steps: &|_| {} };
+    let status = bench.admin().status(LEASE, &patience).await.unwrap();
+    assert_eq!((status.workload.as_ref(), status.owed), (Some(&bench.klipper), Some(1)));
+    time::sleep(Duration::from_secs(150)).await;
+    bench.server.plan(Vec::new());
+    assert!(matches!(bench.restore().await.unwrap(), Restored::Paid(debt) if debt.workload == bench.klipper));
+    bench.assert_whole(1, "after a flash that died");
+    assert_eq!(bench.server.replicas(&trident), 0);
+    let status = bench.admin().status(LEASE, &patience).await.unwrap();
+    assert_eq!((status.workload, status.owed), (Some(trident), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_going_stops_nothing() {
+    let bench = Bench::new().await;
+    bench.server.hold_up_lease(LEASE, "example.com/backup");
+    bench.server.delete_lease(LEASE);
+    // Whatever the gate says: there is nothing to wait for.
+    for says in [None, Some(printing())] {
+        bench.says(says);
+        bench.server.plan(Vec::new());
+        let shared = TempDir::new().unwrap();
+        let order = Order { wait: Duration::from_secs(3600), ..bench.order("first", shared.path()) };
+        let ended = bench.pod_with(order).await;
+        let said = "Lease kflash-voron is being deleted: apply setup.yaml once more when it is gone";
+        assert_eq!(refused(ended.gate.as_ref()), (ExitCode::Usage, said));
+        ended.result.unwrap();
+        assert!(!bench.server.log().iter().any(|line| line.starts_with("patch")), "{:?}", bench.server.log());
+        bench.assert_whole(1, said);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job as KubernetesJob;
-use kflash::cluster::{Gate, Outcome, Summary, annotation, file, label};
+use kflash::cluster::{Outcome, Summary, annotation, file, label};
 use kflash::config::Config;
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time;
 
-use crate::bench::{Bench, LEASE, flashed, leave, silence, started};
+use crate::bench::{Bench, FLASH, LEASE, flashed, leave, silence, started, unflashed};
 use crate::double::{Fault, How, NAMESPACE, Server};
 
 /// A printer with one board.
@@ -105,15 +105,6 @@ fn running() -> Value {
 }
 
 impl Bench {
-    /// As a person sees it who may do everything.
-    fn admin(&self) -> Cluster {
-        self.server.user("admin", "admin", None);
-        let clock = self.server.clone();
-        Cluster::new(Client::new(self.server.in_process("admin"), NAMESPACE), NAMESPACE, move || {
-            clock.with(|store| store.now())
-        })
-    }
-
     /// Runs it, beside a kubelet.
     async fn run(&self, order: &Order, script: &Script) -> (Result<Ending, RunError>, Vec<Told>) {
         let (_stopper, stop) = stop::channel();
@@ -177,8 +168,9 @@ impl Bench {
         let quiesce = container("quiesce", &running());
         server.set_status(name, &json!({"phase": "Pending", "initContainerStatuses": [built, quiesce]}));
         let flash = async {
-            let summary = match started(shared.path()).await {
-                Gate::Open => {
+            let gate = started(shared.path()).await;
+            let summary = match unflashed(&gate) {
+                None => {
                     let status = json!({
                         "phase": "Running", "initContainerStatuses": [built, quiesce],
                         "containerStatuses": [container("kflash", &running())],
@@ -190,8 +182,7 @@ impl Bench {
                     }
                     script.summary.clone()
                 }
-                Gate::Refused { exit, reason } => Summary::new(Outcome::Refused, exit, Some(reason)),
-                Gate::AlreadyCurrent { .. } => Summary::new(Outcome::AlreadyCurrent, ExitCode::Ok, None),
+                Some(summary) => summary,
             };
             leave(shared.path(), &summary);
             says("kflash", &serde_json::to_value(&summary).unwrap());
@@ -231,14 +222,14 @@ fn conditions(server: &Server) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_printer_is_flashed_from_nothing_but_its_configuration() {
     let bench = Bench::new().await;
-    bench.server.remove_lease(LEASE);
+    bench.server.delete_lease(LEASE);
     let (ended, told) = bench.run(&order(Quiesce::Sidecar), &Script::well()).await;
     assert_eq!(ended.unwrap(), Ending { exit: ExitCode::Ok, summary: flashed("v2") });
     bench.assert_whole(1, "run");
     let lease = bench.server.lease(LEASE);
     assert_eq!(lease["metadata"]["annotations"][annotation::WORKLOAD], "deployment/voron-klipper");
     let log = bench.server.log();
-    for made in ["roles", "rolebindings", "serviceaccounts", "poddisruptionbudgets"] {
+    for made in ["roles", "rolebindings", "serviceaccounts", "leases", "poddisruptionbudgets"] {
         assert!(log.contains(&format!("patch {made} {LEASE}")), "{made}: {log:#?}");
     }
     // Nothing runs before its inputs are there, and they go when it goes.
@@ -254,7 +245,8 @@ async fn a_printer_is_flashed_from_nothing_but_its_configuration() {
     assert_eq!(said.iter().filter(|line| line.contains(r#""event":"progress""#)).count(), 3, "{said:#?}");
     assert!(said.iter().any(|line| line.contains(r#""step":"restored""#)), "{said:#?}");
 
-    // Once more: the Job that has ended is in the way.
+    // Once more: the Job that has ended is in the way. What the Lease says stays, but for what the manifest does.
+    bench.server.annotate_lease(LEASE, annotation::WORKLOAD, "deployment/another");
     let (ended, told) = bench.run(&order(Quiesce::Sidecar), &Script::well()).await;
     assert_eq!(ended.unwrap().exit, ExitCode::Ok);
     let removed = format!("removing Job {name} of the same inputs, which has ended");
@@ -265,6 +257,9 @@ async fn a_printer_is_flashed_from_nothing_but_its_configuration() {
     time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.server.config_map(name)["metadata"]["ownerReferences"][0]["uid"], *again);
     bench.assert_whole(1, "again");
+    let annotations = &bench.server.lease(LEASE)["metadata"]["annotations"];
+    assert_eq!(annotations[annotation::WORKLOAD], "deployment/voron-klipper");
+    assert!(annotations[annotation::CONFIRMED].is_string(), "{annotations}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -378,6 +373,56 @@ async fn what_is_owed_is_given_back_before_any_gate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_is_going_is_waited_for_and_made_anew() {
+    // It goes once what a flash owes is paid that died.
+    let bench = Bench::new().await;
+    bench.server.plan(vec![Fault { at: 12, how: How::KillAfter }]);
+    assert!(bench.pod("dead").await.killed);
+    bench.server.plan(Vec::new());
+    bench.server.delete_lease(LEASE);
+    assert_eq!(bench.owed(), Some(1));
+    let old = bench.server.lease(LEASE)["metadata"]["uid"].clone();
+    time::sleep(Duration::from_secs(150)).await;
+    let (ended, _) = bench.run(&order(Quiesce::Sidecar), &Script::well()).await;
+    assert_eq!(ended.unwrap().exit, ExitCode::Ok);
+    bench.assert_whole(1, "made anew");
+    assert_ne!(bench.server.lease(LEASE)["metadata"]["uid"], old);
+
+    // Or that is under way, and has half a minute to go.
+    let bench = Bench::new().await;
+    let ((first, ended), ()) = tokio::join!(
+        async {
+            tokio::join!(bench.pod("first"), async {
+                time::sleep(FLASH / 2).await;
+                bench.run(&order(Quiesce::Sidecar), &Script::well()).await
+            })
+        },
+        async {
+            time::sleep(FLASH / 4).await;
+            bench.server.delete_lease(LEASE);
+        }
+    );
+    first.result.unwrap();
+    assert_eq!(ended.0.unwrap(), Ending { exit: ExitCode::Ok, summary: flashed("v2") });
+    let text = "Lease kflash-voron is being deleted, is held by Job first (uid-of-first), last heard of at ";
+    let told = |one: &Told| matches!(one, Told::Note { text: note } if note.starts_with(text));
+    assert_eq!(ended.1.iter().filter(|one| told(one)).count(), 1, "{:#?}", ended.1);
+    bench.assert_whole(1, "under way");
+
+    // Somebody else holds it up: nothing is stopped, and it is told what to do.
+    let bench = Bench::new().await;
+    bench.server.hold_up_lease(LEASE, "example.com/backup");
+    bench.server.delete_lease(LEASE);
+    let (ended, _) = bench.run(&order(Quiesce::Sidecar), &Script::well()).await;
+    let error = ended.unwrap_err();
+    assert_eq!(
+        (error.exit(), &*error.to_string()),
+        (ExitCode::Usage, "Lease kflash-voron is being deleted: apply setup.yaml once more when it is gone")
+    );
+    assert!(bench.server.jobs().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_goes_on_without_being_followed_and_can_be_followed_again() {
     let bench = Bench::new().await;
     let (stopper, stop) = stop::channel();
@@ -453,7 +498,7 @@ async fn any_request_may_break() {
     for how in [How::CutBefore, How::CutAfter, How::Internal, How::Hang] {
         for at in 0..requests {
             let bench = Bench::new().await;
-            bench.server.remove_lease(LEASE);
+            bench.server.delete_lease(LEASE);
             bench.server.plan(vec![Fault { at, how }]);
             let (ended, _) = bench.run(&order(Quiesce::Sidecar), &script).await;
             let context = format!("{how:?} {at}: {:#?}", bench.server.log());
@@ -473,7 +518,7 @@ async fn a_run_that_dies_before_its_job_has_begun_is_taken_up_by_the_next() {
         for at in 0..=started {
             for how in [How::KillBefore, How::KillAfter] {
                 let bench = Bench::new().await;
-                bench.server.remove_lease(LEASE);
+                bench.server.delete_lease(LEASE);
                 bench.server.plan(vec![Fault { at, how }]);
                 let (order, context) = (order(quiesce), format!("{quiesce} {how:?} {at}"));
                 tokio::select! {
@@ -523,10 +568,10 @@ async fn whoever_may_not_set_up_may_flash_all_the_same() {
     let left = told
         .iter()
         .filter(|one| matches!(one, Told::Note { text } if text.starts_with("left as it is: may not apply")));
-    assert_eq!(left.count(), 4, "{told:#?}");
+    assert_eq!(left.count(), 5, "{told:#?}");
 
     // Where the Lease is not there, somebody has to make it.
-    bench.server.remove_lease(LEASE);
+    bench.server.delete_lease(LEASE);
     let error = run.run().await.unwrap_err();
     assert_eq!(error.to_string(), "cannot read Lease kflash-voron: it does not exist");
     bench.server.set_minor("27");

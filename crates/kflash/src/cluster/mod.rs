@@ -20,7 +20,10 @@ pub mod annotation {
     /// How many replicas Klipper's workload had before it was stopped, as a decimal number. While it is there, they are
     /// owed: it is written together with the holder and before anything is scaled, and removed once they are back.
     pub const RESTORE_REPLICAS: &str = "kflash.dev/restore-replicas";
-    /// Klipper's workload, as [`Workload`](super::Workload) is written: `deployment/voron-klipper`.
+    /// Whose they are, as [`Workload`](super::Workload) is written; there as long as the number is.
+    pub const RESTORE_WORKLOAD: &str = "kflash.dev/restore-workload";
+    /// Klipper's workload, as the manifest has it: `deployment/voron-klipper`. No flash writes it, and what is owed does
+    /// not depend on it.
     pub const WORKLOAD: &str = "kflash.dev/workload";
     /// Where Moonraker is asked: `http://voron-klipper:7125`.
     pub const MOONRAKER: &str = "kflash.dev/moonraker";
@@ -32,6 +35,10 @@ pub mod annotation {
     /// of the micro-controller, as JSON. What is being flashed is not in it.
     pub const CONFIRMED: &str = "kflash.dev/confirmed";
 }
+
+/// On a printer's Lease as long as something is owed, from the very write that says so to the one that lets go of it: a
+/// Lease that is deleted meanwhile stays until that is paid.
+pub const FINALIZER: &str = "kflash.dev/owed";
 
 /// Labels of a Job's pods, set by Kubernetes (1.27 and newer).
 pub mod label {

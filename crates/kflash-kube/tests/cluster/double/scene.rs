@@ -41,21 +41,52 @@ impl Server {
         self.with(|store| store.create(LEASES, NAMESPACE, object)).expect("it is new");
     }
 
-    /// Somebody else writes the Lease.
+    /// Somebody else writes the Lease: what it says from now on.
     #[expect(clippy::needless_pass_by_value, reason = "literals")]
     pub fn set_lease(&self, name: &str, annotations: Value, spec: Value) {
         let object = json!({"metadata": {"name": name, "annotations": annotations}, "spec": spec});
         self.with(|store| store.put(LEASES, NAMESPACE, object));
     }
 
+    /// Somebody else sets one annotation of it, as `kubectl apply` of a manifest with it does.
+    pub fn annotate_lease(&self, name: &str, key: &str, value: &str) {
+        let mut object = self.lease(name);
+        object["metadata"]["annotations"][key] = value.into();
+        self.with(|store| store.put(LEASES, NAMESPACE, object));
+    }
+
+    /// Somebody else changes who holds it, or since when.
+    pub fn set_lease_spec(&self, name: &str, spec: &Value) {
+        let mut object = self.lease(name);
+        object["spec"] = spec.clone();
+        self.with(|store| store.put(LEASES, NAMESPACE, object));
+    }
+
+    /// Somebody has it wait for them when it is deleted, and for nobody else.
+    pub fn hold_up_lease(&self, name: &str, finalizer: &str) {
+        let mut object = self.lease(name);
+        object["metadata"]["finalizers"] = json!([finalizer]);
+        self.with(|store| store.put(LEASES, NAMESPACE, object));
+    }
+
     /// Somebody else deletes it.
+    pub fn delete_lease(&self, name: &str) {
+        self.with(|store| store.delete(LEASES, NAMESPACE, name));
+    }
+
+    /// Somebody takes its finalizers away and deletes it.
     pub fn remove_lease(&self, name: &str) {
         self.with(|store| store.remove(LEASES, NAMESPACE, name));
     }
 
     /// The Lease as it is.
     pub fn lease(&self, name: &str) -> Value {
-        self.with(|store| store.get(LEASES, NAMESPACE, name).cloned()).expect("it is there")
+        self.find_lease(name).expect("it is there")
+    }
+
+    /// The Lease, where it is there.
+    pub fn find_lease(&self, name: &str) -> Option<Value> {
+        self.with(|store| store.get(LEASES, NAMESPACE, name).cloned()).ok()
     }
 
     /// How many pods the workload is to have.
@@ -76,6 +107,14 @@ impl Server {
     /// Somebody uninstalls it.
     pub fn remove_klipper(&self, workload: &Workload) {
         self.with(|store| store.remove(resource(workload), NAMESPACE, &workload.name));
+    }
+
+    /// Its pods may take that long to end.
+    pub fn set_grace(&self, workload: &Workload, seconds: u32) {
+        for mut pod in self.pods(workload) {
+            pod["spec"]["terminationGracePeriodSeconds"] = seconds.into();
+            self.with(|store| store.put(PODS, NAMESPACE, pod));
+        }
     }
 
     /// Puts a pod there that no controller made.

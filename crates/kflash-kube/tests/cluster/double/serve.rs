@@ -119,6 +119,11 @@ impl Server {
         lock(&self.0.users).insert(token.to_owned(), User { name: name.to_owned(), rules });
     }
 
+    /// Nobody has `token` any more, as after its account was deleted.
+    pub fn forget_user(&self, token: &str) {
+        lock(&self.0.users).remove(token);
+    }
+
     /// Has these requests go wrong; counts from here on.
     pub fn plan(&self, faults: Vec<Fault>) {
         *lock(&self.0.faults) = Faults { log: Vec::new(), planned: faults };
