@@ -161,6 +161,14 @@ impl Node {
         let output = sidecar.end().await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         self.assert_given_back();
+        assert_eq!(self.assert_noted(), left);
+        left
+    }
+
+    /// What the container with the device said last is on the Lease.
+    #[track_caller]
+    fn assert_noted(&self) -> Summary {
+        let left: Summary = serde_json::from_slice(&fs::read(self.served.file("termination")).unwrap()).unwrap();
         let noted = self.annotation(annotation::RESULT);
         assert_eq!(serde_json::from_value::<Summary>(noted).unwrap(), left);
         left
@@ -305,6 +313,7 @@ async fn a_refusal_opens_no_device() {
     sidecar.signal("TERM");
     assert_eq!(sidecar.end().await.status.code(), Some(0));
     node.assert_given_back();
+    node.assert_noted();
 }
 
 #[tokio::test]

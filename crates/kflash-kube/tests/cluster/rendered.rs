@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use kflash::cluster::{Outcome, Summary, label};
+use kflash::cluster::{Outcome, Summary, annotation, label};
 use kflash::config::Config;
 use kflash::exit::ExitCode;
 use kflash::obtain;
@@ -24,6 +24,7 @@ use tests::binary::debug_binary;
 use tests::firmware_tree::FirmwareTree;
 use tokio::{task, time};
 
+use crate::bench::LEASE;
 use crate::klippy::{Klippy, Says};
 use crate::moonraker::{Running, idle};
 use crate::pod::{BOARD, Socket};
@@ -253,5 +254,8 @@ route = 'katapult-usb'
     let log = served.server.log();
     assert!(!log.iter().any(|line| line.starts_with("patch")), "{log:?}");
     assert_eq!(log.iter().filter(|line| line.starts_with("update")).count(), 1, "its result: {log:?}");
+    let lease = served.server.lease(LEASE);
+    let noted = lease["metadata"]["annotations"][annotation::RESULT].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(noted).unwrap(), left);
     assert_eq!(served.server.events().last().unwrap(), "AlreadyCurrent");
 }
