@@ -5,6 +5,7 @@ mod crash;
 mod detect;
 mod double;
 mod klippy;
+mod lease;
 mod moonraker;
 mod pod;
 mod process;
