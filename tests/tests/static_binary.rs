@@ -19,6 +19,8 @@ use tests::binary::static_binary_for;
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 /// What a container image may hold; without the feature `fetch`, which brings TLS, it is a third less.
 const MOST_BYTES: usize = 6_000_000;
+/// That of the container which stops Klipper.
+const MOST_BYTES_IN_A_CLUSTER: usize = 12_000_000;
 /// Crates that a build script compiles C with, or looks for a C library with.
 const C_BUILDERS: [&str; 7] = ["autotools", "bindgen", "cc", "cmake", "pkg-config", "system-deps", "vcpkg"];
 
@@ -134,6 +136,14 @@ fn no_program_asks_for_a_loader_or_a_library() {
         let loading = loading(&fs::read(static_binary_for(target, "kflash")).unwrap());
         assert!(!loading.interpreter && loading.libraries == 0, "{target} is not static");
     }
+}
+
+#[test]
+fn what_stops_klipper_in_a_cluster_ships_alike() {
+    let program = fs::read(static_binary_for(TARGETS[0], "kubectl-kflash")).unwrap();
+    let loading = loading(&program);
+    assert!(!loading.interpreter && loading.libraries == 0, "it is not static");
+    assert!(program.len() < MOST_BYTES_IN_A_CLUSTER, "{} bytes", program.len());
 }
 
 #[test]

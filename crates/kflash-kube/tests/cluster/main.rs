@@ -1,6 +1,7 @@
 //! kflash in a cluster, against a double of the API server.
 
 mod bench;
+mod containers;
 mod crash;
 mod detect;
 mod double;

@@ -31,14 +31,14 @@ use crate::pod::{BOARD, Socket};
 use crate::process::{Served, send};
 
 /// A firmware tree that is cloned over the network.
-struct Repository {
+pub struct Repository {
     daemon: Child,
-    url: String,
-    _tree: FirmwareTree,
+    pub url: String,
+    pub tree: FirmwareTree,
 }
 
 impl Repository {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let tree = FirmwareTree::new();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let daemon = Command::new("git")
@@ -53,7 +53,7 @@ impl Repository {
             assert!(Instant::now() < end, "git daemon does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { daemon, url: format!("git://127.0.0.1:{port}/klipper"), _tree: tree }
+        Self { daemon, url: format!("git://127.0.0.1:{port}/klipper"), tree }
     }
 }
 
@@ -66,15 +66,15 @@ impl Drop for Repository {
 }
 
 /// A pod of a Job on a node: its containers, and a folder for each of its volumes.
-struct Pod<'a> {
+pub struct Pod<'a> {
     served: &'a Served,
-    spec: PodSpec,
-    volumes: TempDir,
+    pub spec: PodSpec,
+    pub volumes: TempDir,
 }
 
 impl<'a> Pod<'a> {
     /// A pod of the Job that is rendered of `config`, with nothing in its volumes but its inputs.
-    fn new(served: &'a Served, config: &str) -> Self {
+    pub fn new(served: &'a Served, config: &str) -> Self {
         let config = Config::parse(Path::new("/etc/kflash/config.toml"), config.as_bytes(), None).unwrap();
         let shape = Shape { access: Access::Unprivileged, ..Shape::default() };
         let inputs = Inputs {
@@ -108,23 +108,9 @@ impl<'a> Pod<'a> {
         containers.find(|container| container.name == name).unwrap().clone()
     }
 
-    /// The words as the kubelet hands them over, and every path where it is here.
+    /// The words, and every path where it is here.
     fn words(&self, container: &Container, words: &[String]) -> Vec<String> {
-        let pod = BTreeMap::from([
-            (format!("metadata.labels['{}']", label::JOB_UID), "uid-of-first"),
-            (format!("metadata.labels['{}']", label::JOB_NAME), "first"),
-            ("metadata.name".to_owned(), "first-x7k2p"),
-        ]);
-        let expanded = |word: &String| {
-            let mut word = word.clone();
-            for variable in container.env.iter().flatten() {
-                if let Some(field) = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref()) {
-                    word = word.replace(&format!("$({})", variable.name), pod[&field.field_path]);
-                }
-            }
-            self.here(container, &word)
-        };
-        words.iter().map(expanded).collect()
+        words.iter().map(|word| self.here(container, &expanded(container, word))).collect()
     }
 
     fn here(&self, container: &Container, path: &str) -> String {
@@ -142,7 +128,7 @@ impl<'a> Pod<'a> {
         )
     }
 
-    fn termination(&self) -> PathBuf {
+    pub fn termination(&self) -> PathBuf {
         self.volumes.path().join("termination")
     }
 
@@ -201,6 +187,39 @@ impl<'a> Pod<'a> {
     }
 }
 
+/// A word as the kubelet hands it over.
+pub fn expanded(container: &Container, word: &str) -> String {
+    let pod = BTreeMap::from([
+        (format!("metadata.labels['{}']", label::JOB_UID), "uid-of-first"),
+        (format!("metadata.labels['{}']", label::JOB_NAME), "first"),
+        ("metadata.name".to_owned(), "first-x7k2p"),
+    ]);
+    let mut word = word.to_owned();
+    for variable in container.env.iter().flatten() {
+        if let Some(field) = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref()) {
+            word = word.replace(&format!("$({})", variable.name), pod[&field.field_path]);
+        }
+    }
+    word
+}
+
+/// A configuration of a printer whose board's firmware is built.
+pub fn config(klipper: &str, moonraker: u16, device: &str) -> String {
+    format!(
+        "klipper = {{ git = '{klipper}' }}
+[[printers]]
+name = 'voron'
+moonraker = {{ url = 'http://127.0.0.1:{moonraker}' }}
+cluster = {{ namespace = 'printers', node = 'pi4', workload = 'deployment/voron-klipper' }}
+[[printers.boards]]
+name = 'mcu'
+board = '{BOARD}'
+device = ['{device}']
+route = 'katapult-usb'
+"
+    )
+}
+
 #[tokio::test]
 async fn from_a_repository_to_a_confirmed_flash_and_then_nothing_is_to_be_done() {
     let (repository, socket, served) = (Repository::new(), Socket::new(), Served::new().await);
@@ -208,22 +227,7 @@ async fn from_a_repository_to_a_confirmed_flash_and_then_nothing_is_to_be_done()
     moonraker.listening(moonraker.port).await;
     let klippy = Klippy::start(&moonraker.klippy_socket(), Says::ready());
     moonraker.comes_to(&idle("ready")).await;
-    let config = format!(
-        "klipper = {{ git = '{}' }}
-[[printers]]
-name = 'voron'
-moonraker = {{ url = 'http://127.0.0.1:{}' }}
-cluster = {{ namespace = 'printers', node = 'pi4', workload = 'deployment/voron-klipper' }}
-[[printers.boards]]
-name = 'mcu'
-board = '{BOARD}'
-device = ['{}']
-route = 'katapult-usb'
-",
-        repository.url,
-        moonraker.port,
-        socket.device(),
-    );
+    let config = config(&repository.url, moonraker.port, &socket.device());
 
     // Told to end while it builds: nothing was stopped, nothing begun.
     let pod = Pod::new(&served, &config);

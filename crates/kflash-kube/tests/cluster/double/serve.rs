@@ -23,9 +23,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time;
+use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use super::answer::Failure;
@@ -160,22 +162,42 @@ impl Server {
         let server = self.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let server = server.clone();
+                tokio::spawn(server.clone().connection(stream));
+            }
+        });
+        Ok(address)
+    }
+
+    /// The same over TLS, as the pods of a cluster reach it.
+    pub async fn listen_securely(&self, tls: TlsAcceptor) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let server = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (server, secured) = (server.clone(), tls.accept(stream));
+                // Who breaks it off before it is one is no client.
                 tokio::spawn(async move {
-                    let service = service_fn(move |request: Request<Incoming>| {
-                        let server = server.clone();
-                        async move {
-                            let (head, body) = request.into_parts();
-                            let body = body.collect().await.map_err(io::Error::other)?;
-                            server.serve(head, body.to_bytes()).await
-                        }
-                    });
-                    // An error is a connection that was cut, by either side.
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    if let Ok(stream) = secured.await {
+                        server.connection(stream).await;
+                    }
                 });
             }
         });
         Ok(address)
+    }
+
+    async fn connection(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let server = self.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.map_err(io::Error::other)?;
+                server.serve(head, body.to_bytes()).await
+            }
+        });
+        // An error is a connection that was cut, by either side.
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 
     /// The service for a client in this process that has `token`.
