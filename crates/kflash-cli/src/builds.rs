@@ -11,7 +11,7 @@ use kflash::obtain::cache::Cache;
 
 use crate::build::cores;
 use crate::render::{BuildProgress, Screen};
-use crate::tree::{HOST, NoTree, TreeArgs, Trees};
+use crate::tree::{NoTree, TreeArgs, Trees};
 
 /// What builds take.
 #[derive(Clone, Copy)]
@@ -79,8 +79,7 @@ impl Builds<'_> {
     /// What tells the tree of a printer from those of others, before it is looked at.
     fn key(&self, printer: Option<&Printer>) -> String {
         let tree = self.config.tree_of(printer);
-        let follows_host = self.tree.is_host()
-            || matches!(tree, Some(config::Tree::Git(git)) if git.reference.as_deref() == Some(HOST));
+        let follows_host = self.tree.is_host() || matches!(tree, Some(config::Tree::Git(git)) if git.is_of_host());
         let printer = printer.filter(|_| follows_host).map(|printer| &printer.name);
         format!("{tree:?} {printer:?}")
     }

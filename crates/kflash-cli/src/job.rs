@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::value_parser;
 use kflash::config::Printer;
 use kflash::exit::ExitCode;
-use kflash_job::{
-    Access, Firmware, Images, Inputs, JobError, Quiesce, Shape, Via, notes_of_flash, notes_of_setup, yaml,
-};
+use kflash_job::{Access, Images, Inputs, JobError, Quiesce, Shape, Via, notes_of_flash, notes_of_setup, yaml};
 
 use crate::args::Shared;
 use crate::failure::Failure;
@@ -98,7 +96,7 @@ impl Render {
             wait: self.wait,
             trusting: self.trust_silence,
         };
-        let firmware = self.firmware.as_deref().map(checked).transpose()?;
+        let firmware = self.firmware.as_deref().map(firmware::read).transpose()?;
         let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(read).transpose()?;
         let moonraker_ca = printer.moonraker.as_ref().and_then(|moonraker| moonraker.ca.as_deref());
         let moonraker_ca = moonraker_ca.map(read).transpose()?;
@@ -109,7 +107,7 @@ impl Render {
             profiles: &profiles,
             ca: ca.as_deref(),
             moonraker_ca: moonraker_ca.as_deref(),
-            firmware: firmware.as_deref().map(|bytes| Firmware { bytes }),
+            firmware: firmware.as_ref(),
         };
         let setup = kflash_job::setup(printer, &shape)?;
         let flash = kflash_job::flash(&inputs, &shape)?;
@@ -140,11 +138,6 @@ fn write(folder: &Path, setup: &str, flash: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The bytes of a firmware file that is one.
-fn checked(file: &Path) -> Result<Vec<u8>, Failure> {
-    Ok(firmware::read(file)?.bytes)
-}
-
 /// The texts of the profile files that the printer's boards name. A pod knows the built-in chips only.
 fn profiles(printer: &Printer) -> Result<BTreeMap<String, String>, Failure> {
     let mut texts = BTreeMap::new();
@@ -167,6 +160,6 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failure {
 
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
-        Self::usage(error.to_string())
+        Self { exit: error.exit(), ..Self::usage(error.to_string()) }
     }
 }

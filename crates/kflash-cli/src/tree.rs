@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use kflash::config::{self, Config, Printer};
+use kflash::config::{self, Config, GitTree, Printer};
 use kflash::flash::Interrupt;
 use kflash::obtain::build::Environment;
 use kflash::obtain::build::tree::{Tree, TreeError};
@@ -12,9 +12,6 @@ use kflash::obtain::cache::Cache;
 use crate::failure::Failure;
 use crate::host_version::host_version;
 use crate::render;
-
-/// What `--ref` calls the commit that the printer's host runs.
-pub const HOST: &str = "host";
 
 /// Which tree.
 #[derive(clap::Args, Debug, Default)]
@@ -77,7 +74,7 @@ impl TreeArgs {
 
     /// Whether it is what the printer's host runs.
     pub fn is_host(&self) -> bool {
-        self.reference.as_deref() == Some(HOST)
+        self.reference.as_deref() == Some(GitTree::HOST)
     }
 
     /// The same as options of another command.
@@ -138,7 +135,7 @@ impl Trees<'_> {
     /// What git is asked for.
     fn resolved(&self, reference: Option<&str>) -> Result<Option<String>, Failure> {
         match reference {
-            Some(HOST) => Ok(Some(host_version(self.config, self.printer)?)),
+            Some(GitTree::HOST) => Ok(Some(host_version(self.config, self.printer)?)),
             reference => Ok(reference.map(str::to_owned)),
         }
     }

@@ -41,6 +41,11 @@ fn source(config: &Config, printer: &Printer, board: &Board) -> Result<From, Job
     }
 }
 
+/// Whether what is built is what the printer's own Klipper runs.
+pub(crate) fn is_of_host(config: &Config, printer: &Printer) -> bool {
+    git(config, printer).is_some_and(GitTree::is_of_host)
+}
+
 /// The repository that a pod can clone, which does not lie on this machine.
 fn git<'a>(config: &'a Config, printer: &'a Printer) -> Option<&'a GitTree> {
     match config.tree_of(Some(printer)) {

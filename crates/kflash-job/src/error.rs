@@ -1,5 +1,9 @@
 //! Why no manifests are made.
 
+use kflash::boards::BoardError;
+use kflash::exit::ExitCode;
+use kflash::plan::Refusal;
+
 use crate::Quiesce;
 
 /// Why no manifests are made.
@@ -79,6 +83,35 @@ pub enum JobError {
         /// How many.
         boards: usize,
     },
+    /// A board that nobody knows.
+    #[error("printer {printer}, board {board}: {source}")]
+    Board {
+        /// The printer.
+        printer: String,
+        /// The board's name.
+        board: String,
+        /// Why not.
+        source: BoardError,
+    },
+    /// Firmware for something else.
+    #[error("printer {printer}, board {board}: this firmware is not for it: {refusal}")]
+    Unsuitable {
+        /// The printer.
+        printer: String,
+        /// The board's name.
+        board: String,
+        /// What disagrees.
+        refusal: Refusal,
+    },
+    /// The version of a Klipper that does not run.
+    #[error(
+        "printer {printer}: with --quiesce token, Klipper has given way before the firmware is built, and only a Klipper \
+         that runs tells its version: state the repository's ref instead of \"host\", or give --firmware"
+    )]
+    HostIsDown {
+        /// The printer.
+        printer: String,
+    },
     /// A ConfigMap cannot hold it.
     #[error("firmware and configuration have {size} bytes, and a ConfigMap holds {most}")]
     TooLarge {
@@ -104,4 +137,14 @@ pub enum JobError {
     /// A manifest cannot be written.
     #[error("cannot write a manifest: {0}")]
     Yaml(String),
+}
+
+impl JobError {
+    /// The code that the command ends with.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Self::Unsuitable { .. } => ExitCode::Refused,
+            _ => ExitCode::Usage,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What is applied once for each flash.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
@@ -9,13 +10,17 @@ use k8s_openapi::api::batch::v1::{
 };
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kflash::config::{Config, Printer};
+use kflash::boards;
+use kflash::config::{Board, Config, Printer};
 use kflash::digest::Sha256;
 use kflash::exit::ExitCode;
+use kflash::image::Image;
+use kflash::obtain::Obtained;
+use kflash::plan;
 
-use crate::config_toml::{From, config_toml, sources};
+use crate::config_toml::{From, config_toml, is_of_host, sources};
 use crate::metadata::{self, job_name, labels};
-use crate::pod::{CA, CONFIG, GIVEN, MOONRAKER_CA, pod, profile_key};
+use crate::pod::{CA, CONFIG, FLASHER, GIVEN, MOONRAKER_CA, pod, profile_key};
 use crate::setup::cluster_of;
 use crate::{JobError, Manifest, Quiesce, Shape, Via};
 
@@ -39,15 +44,8 @@ pub struct Inputs<'a> {
     pub ca: Option<&'a str>,
     /// Those of the printer's Moonraker.
     pub moonraker_ca: Option<&'a str>,
-    /// Firmware that comes along: then nothing is built or fetched.
-    pub firmware: Option<Firmware<'a>>,
-}
-
-/// Firmware for a printer's only board.
-#[derive(Clone, Copy, Debug)]
-pub struct Firmware<'a> {
-    /// The bytes of its file.
-    pub bytes: &'a [u8],
+    /// Firmware for the printer's only board, which comes along: then nothing is built or fetched.
+    pub firmware: Option<&'a Obtained>,
 }
 
 /// The objects of one flash. The same inputs give the same names: a Job that ran once is not run again by whatever
@@ -58,8 +56,12 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     if shape.wait > 0 && shape.quiesce != Quiesce::Sidecar {
         return Err(JobError::NobodyWaits { printer: printer.name.clone(), quiesce: shape.quiesce });
     }
-    if inputs.firmware.is_some() && printer.boards.len() > 1 {
-        return Err(JobError::WhichBoard { printer: printer.name.clone(), boards: printer.boards.len() });
+    match (inputs.firmware, &*printer.boards) {
+        (Some(firmware), [board]) => suits(inputs, board, &firmware.image)?,
+        (Some(_), boards) => {
+            return Err(JobError::WhichBoard { printer: printer.name.clone(), boards: boards.len() });
+        }
+        (None, _) => {}
     }
     if shape.via != Via::Cable && printer.boards.len() > 1 {
         return Err(JobError::OneProbe { printer: printer.name.clone(), boards: printer.boards.len() });
@@ -68,12 +70,15 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
         return Err(JobError::NoDevice { printer: printer.name.clone(), board: board.name.clone() });
     }
     let sources = sources(inputs.config, printer, inputs.firmware.is_some())?;
+    if shape.quiesce == Quiesce::Token && sources.contains(&From::Build) && is_of_host(inputs.config, printer) {
+        return Err(JobError::HostIsDown { printer: printer.name.clone() });
+    }
     let mut data = BTreeMap::from([(CONFIG.to_owned(), config_toml(inputs.config, printer, &sources))]);
     let ca = inputs.ca.filter(|_| sources.contains(&From::Fetch));
     data.extend(ca.map(|ca| (CA.to_owned(), ca.to_owned())));
     data.extend(inputs.moonraker_ca.map(|ca| (MOONRAKER_CA.to_owned(), ca.to_owned())));
     data.extend(inputs.profiles.iter().map(|(board, text)| (profile_key(board), text.clone())));
-    let firmware = inputs.firmware.map(|firmware| firmware.bytes.to_vec());
+    let firmware = inputs.firmware.map(|firmware| firmware.bytes.clone());
     let size = data.iter().map(|(key, text)| key.len() + text.len()).sum::<usize>()
         + firmware.as_ref().map_or(0, |bytes| bytes.len().div_ceil(3) * 4);
     if size > MOST {
@@ -115,6 +120,24 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     Ok(vec![Manifest::ConfigMap(Box::new(map)), Manifest::Job(Box::new(job))])
 }
 
+/// Refuses an image that the board cannot be flashed with: the pod would stop Klipper to find that out.
+fn suits(inputs: &Inputs<'_>, board: &Board, image: &Image) -> Result<(), JobError> {
+    let file = Path::new(&board.board);
+    let known = match inputs.profiles.get(&board.name) {
+        Some(text) => boards::builtin_chips().and_then(|chips| boards::profile(file, text.as_bytes(), &chips)),
+        None => boards::find(&board.board),
+    };
+    let wrong = || (inputs.printer.name.clone(), board.name.clone());
+    let (profile, chip) = known.map_err(|source| {
+        let (printer, board) = wrong();
+        JobError::Board { printer, board, source }
+    })?;
+    plan::suits(image, &profile, &chip).map_err(|refusal| {
+        let (printer, board) = wrong();
+        JobError::Unsuitable { printer, board, refusal }
+    })
+}
+
 /// Whether a pod that failed has no successor: another one would make Klipper give way once more, and nobody would have
 /// asked whether it prints.
 fn is_once(shape: &Shape) -> bool {
@@ -123,20 +146,10 @@ fn is_once(shape: &Shape) -> bool {
 
 /// Fails for good where trying again cannot help; an eviction counts for nothing, but where there is one pod only.
 fn failure_policy(shape: &Shape) -> PodFailurePolicy {
-    let mut codes = vec![ExitCode::Usage, ExitCode::Refused, ExitCode::Denied, ExitCode::Build, ExitCode::Lost];
-    if shape.wait > 0 {
-        // It was waited for long enough: another pod would build once more, and wait once more.
-        codes.insert(2, ExitCode::Busy);
-    }
-    let on_exit = PodFailurePolicyRule {
-        action: "FailJob".to_owned(),
-        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
-            operator: "In".to_owned(),
-            values: codes.into_iter().map(|exit| i32::from(exit.code())).collect(),
-            container_name: None,
-        }),
-        on_pod_conditions: None,
-    };
+    let useless = [ExitCode::Usage, ExitCode::Refused, ExitCode::Denied, ExitCode::Build, ExitCode::Lost];
+    // A printer that prints was not asked to be flashed whenever it ends: for that there is a wait. But who obtains the
+    // firmware may come a moment before Moonraker is up.
+    let refusals = [on_exit(&useless, None), on_exit(&[ExitCode::Busy], Some(FLASHER))];
     let on_disruption = PodFailurePolicyRule {
         action: "Ignore".to_owned(),
         on_exit_codes: None,
@@ -145,6 +158,19 @@ fn failure_policy(shape: &Shape) -> PodFailurePolicy {
             status: "True".to_owned(),
         }]),
     };
-    let rules = if is_once(shape) { vec![on_exit] } else { vec![on_exit, on_disruption] };
+    let rules = refusals.into_iter().chain((!is_once(shape)).then_some(on_disruption)).collect();
     PodFailurePolicy { rules }
+}
+
+/// Fails the Job where a container, or the one of this name, ends with one of `codes`.
+fn on_exit(codes: &[ExitCode], container: Option<&str>) -> PodFailurePolicyRule {
+    PodFailurePolicyRule {
+        action: "FailJob".to_owned(),
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            operator: "In".to_owned(),
+            values: codes.iter().map(|exit| i32::from(exit.code())).collect(),
+            container_name: container.map(str::to_owned),
+        }),
+        on_pod_conditions: None,
+    }
 }

@@ -20,7 +20,7 @@ mod tests;
 
 pub use self::detect::detect;
 pub use self::error::JobError;
-pub use self::flash::{Firmware, Inputs, flash};
+pub use self::flash::{Inputs, flash};
 pub use self::metadata::{job_name, lease_name};
 pub use self::notes::{notes_of_flash, notes_of_setup};
 pub use self::setup::setup;

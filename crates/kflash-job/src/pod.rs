@@ -23,6 +23,8 @@ use crate::{Access, JobError, Quiesce, Shape, Via};
 const FIRMWARE: &str = "/firmware";
 /// The key, and so the file, of firmware that comes along.
 pub(crate) const GIVEN: &str = "klipper";
+/// The container with the device.
+pub(crate) const FLASHER: &str = "kflash";
 /// Where the ConfigMap is.
 pub(crate) const INPUTS: &str = "/etc/kflash";
 /// The configuration in it.
@@ -185,27 +187,23 @@ fn token_mount() -> VolumeMount {
 
 /// The sidecar. Counts as started once it has decided.
 fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
-    let moonraker = moonraker_of(printer)?;
-    let mut args = words(&["quiesce", "--lease", &lease_name(printer)]);
-    args.extend(words(&["--workload", &cluster.workload.to_string(), "--moonraker", &moonraker.url]));
-    let mut mounts = vec![mount("firmware", FIRMWARE, true), mount("shared", SHARED, false), token_mount()];
-    if cluster.api_key_secret.is_some() {
-        args.extend(words(&["--moonraker-key-file", API_KEY]));
-        mounts.push(secret_mount());
+    moonraker_of(printer)?;
+    let config = format!("{INPUTS}/{CONFIG}");
+    let mut args = words(&["quiesce", "--config", &config, "--printer", &printer.name]);
+    args.extend(words(&["--lease", &lease_name(printer), "--workload", &cluster.workload.to_string()]));
+    // With the firmware it is known whether Klipper has to be stopped, and may be.
+    args.extend(words(&["--firmware", &firmware(given)]));
+    if shape.via != Via::Cable {
+        args.push("--through-probe".to_owned());
     }
-    if moonraker.ca.is_some() {
-        args.extend(words(&["--moonraker-ca", &format!("{INPUTS}/{MOONRAKER_CA}")]));
-        mounts.push(mount("inputs", INPUTS, true));
-    }
+    let mut mounts = vec![mount("inputs", INPUTS, true), mount("firmware", FIRMWARE, true)];
+    mounts.extend([mount("shared", SHARED, false), token_mount()]);
+    mounts.extend(cluster.api_key_secret.as_ref().map(|_| secret_mount()));
     if shape.wait > 0 {
         args.extend(words(&["--wait", &shape.wait.to_string()]));
     }
     if shape.trusting {
         args.push("--trust-silence".to_owned());
-    }
-    // With these, it can be told whether Klipper has to be stopped at all.
-    for board in &printer.boards {
-        args.extend(words(&["--firmware", &image_of(board, given), "--mcu", &mcu(board)]));
     }
     args.extend(words(&[
         "--job-uid",
@@ -241,8 +239,9 @@ fn quiesce(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
 /// The container with the device.
 fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> Result<Container, JobError> {
     let (mut args, firmware) = match (&shape.via, &*printer.boards) {
-        (Via::Swd { probe }, [board]) => (through_probe(board, probe.as_deref()), image_of(board, given)),
-        _ => (kflash("flash", printer), if given { given_path() } else { FIRMWARE.to_owned() }),
+        (Via::Swd { probe }, [board]) if given => (through_probe(board, probe.as_deref()), firmware(given)),
+        (Via::Swd { probe }, [board]) => (through_probe(board, probe.as_deref()), format!("{FIRMWARE}/{}", board.name)),
+        _ => (kflash("flash", printer), firmware(given)),
     };
     // Moonraker was asked before Klipper was stopped: now there is nobody to ask.
     args.extend(words(&["--no-moonraker", "--firmware", &firmware]));
@@ -298,7 +297,7 @@ fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
     };
     mounts.push(mount("lock", &format!("{root}/run/lock"), false));
     Ok(Container {
-        name: "kflash".to_owned(),
+        name: FLASHER.to_owned(),
         image: Some(match shape.via {
             Via::Cable => shape.images.flasher(),
             Via::Swd { .. } => shape.images.flasher_through_probes(),
@@ -329,25 +328,14 @@ fn through_probe(board: &Board, probe: Option<&str>) -> Vec<String> {
     args
 }
 
-/// Klipper's name of a board's micro-controller: its section in printer.cfg is [mcu] or [mcu NAME]. A name that Klipper
-/// does not know only means that it is stopped.
-fn mcu(board: &Board) -> String {
-    let unnamed = board.name == "mcu" || board.name == board.board.to_ascii_lowercase();
-    if unnamed { "mcu".to_owned() } else { format!("mcu {}", board.name) }
-}
-
 /// Whether a board is reached without any device of the node.
 fn over_the_network(board: &Board) -> bool {
     board.device.iter().all(|device| matches!(device, Selector::Tcp(_) | Selector::Usbip { .. }))
 }
 
-/// The file with a board's firmware.
-fn image_of(board: &Board, given: bool) -> String {
-    if given { given_path() } else { format!("{FIRMWARE}/{}", board.name) }
-}
-
-fn given_path() -> String {
-    format!("{FIRMWARE}/{GIVEN}")
+/// The firmware: the one file that came along, or the directory with that of each board.
+fn firmware(given: bool) -> String {
+    if given { format!("{FIRMWARE}/{GIVEN}") } else { FIRMWARE.to_owned() }
 }
 
 pub(crate) fn least() -> SecurityContext {

@@ -7,8 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kflash::config::Config;
-use kflash_job::{Access, Firmware, Inputs, Quiesce, Shape, Via, detect, flash, setup, yaml};
+use kflash::config::{Config, GitTree, Tree};
+use kflash::image::Image;
+use kflash::obtain::{From, Obtained};
+use kflash_job::{Access, Inputs, Quiesce, Shape, Via, detect, flash, setup, yaml};
+use kflash_sim::firmware::TestImage;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -90,11 +93,17 @@ fn every_shape_is_valid_for_every_version() {
     config.printers[0].cluster.as_mut().unwrap().resource = Some("squat.ai/serial".to_owned());
     config.printers[0].cluster.as_mut().unwrap().probe_resource = Some("squat.ai/stlink".to_owned());
     config.printers[0].cluster.as_mut().unwrap().api_key_secret = Some("moonraker".to_owned());
+    // A Klipper that has given way does not tell its version.
+    let git = "https://github.com/Klipper3d/klipper".to_owned();
+    config.klipper = Some(Tree::Git(GitTree { git, reference: Some("v0.13.0".to_owned()) }));
     let printer = &config.printers[0];
     let mut files = Vec::new();
+    let bytes = TestImage::klipper("stm32f446xx", 0x0800_8000).build();
+    let firmware = Obtained { image: Image::parse(&bytes).unwrap(), bytes, from: From::File("klipper.bin".into()) };
+    let profile = fs::read_to_string(root().join("boards/btt-octopus-v1.1-f446.toml")).unwrap();
     for (at, shape) in shapes().iter().enumerate() {
-        for firmware in [None, Some(Firmware { bytes: b"\0firmware" })] {
-            let profiles = BTreeMap::from([("mcu".to_owned(), "id = \"x\"".to_owned())]);
+        for firmware in [None, Some(&firmware)] {
+            let profiles = BTreeMap::from([("mcu".to_owned(), profile.clone())]);
             let (ca, moonraker_ca) = (Some("ca"), Some("ca"));
             let inputs = Inputs { config: &config, printer, profiles: &profiles, ca, moonraker_ca, firmware };
             let manifests = [

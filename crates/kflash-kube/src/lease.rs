@@ -113,8 +113,6 @@ pub enum Flashed<'a> {
     Nothing,
     /// The firmware of the micro-controllers that Klipper calls so.
     These(&'a [String]),
-    /// That of any of them.
-    Any,
 }
 
 /// How a flash ended.
@@ -219,7 +217,6 @@ impl Lease {
         match flashed {
             Flashed::Nothing => {}
             Flashed::These(mcus) => confirmed.retain(|mcu, _| !mcus.contains(mcu)),
-            Flashed::Any => confirmed.clear(),
         }
         if confirmed != self.confirmed {
             insert_json(annotations, annotation::CONFIRMED, &confirmed);

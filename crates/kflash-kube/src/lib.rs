@@ -9,6 +9,7 @@ pub mod detect;
 pub mod events;
 pub mod gate;
 pub mod lease;
+pub mod look;
 pub mod pods;
 pub mod printer;
 pub mod quiesce;

@@ -1,6 +1,5 @@
 //! Asks a printer's Moonraker. Its client is synchronous: each question has a thread of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use kflash::config;
@@ -15,17 +14,12 @@ use crate::gate::{Answer, Printer};
 pub struct Moonraker(Result<Arc<Client>, (ExitCode, String)>);
 
 impl Moonraker {
-    /// The one at `url`, with the API key in `key_file`, believed by the authorities in `ca`. Sends nothing.
-    pub fn new(url: Option<&str>, key_file: Option<&Path>, ca: Option<&Path>) -> Self {
-        let Some(url) = url else {
-            return Self(Err((ExitCode::Usage, "no Moonraker was named that could be asked".into())));
-        };
-        Self::configured(&config::Moonraker {
-            url: url.to_owned(),
-            api_key: None,
-            api_key_file: key_file.map(Path::to_owned),
-            ca: ca.map(Path::to_owned),
-        })
+    /// That of `printer`. Sends nothing.
+    pub fn of(printer: &config::Printer) -> Self {
+        printer.moonraker.as_ref().map_or_else(
+            || Self(Err((ExitCode::Usage, "no Moonraker is configured that could be asked".into()))),
+            Self::configured,
+        )
     }
 
     /// The one that a configuration names. Sends nothing.

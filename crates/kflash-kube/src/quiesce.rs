@@ -40,8 +40,8 @@ pub struct Order {
     pub who: Identity,
     /// The directory that is shared with the container that flashes.
     pub shared: PathBuf,
-    /// What is flashed; empty where that is not known here.
-    pub boards: Vec<Board>,
+    /// What is flashed; or why that cannot be, as far as it is known already.
+    pub boards: Result<Vec<Board>, Shut>,
     /// For how long to wait for a gate that is shut.
     pub wait: Duration,
     /// Take no answer of Moonraker for a printer that does nothing.
@@ -49,24 +49,24 @@ pub struct Order {
 }
 
 /// A board that is flashed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Board {
     /// Klipper's name of its micro-controller: `mcu`, `mcu EBB`.
     pub mcu: String,
-    /// The image that it is to run, where it is known already; or why it cannot be flashed.
-    pub image: Option<Result<Wanted, String>>,
+    /// The image that it is to run.
+    pub image: Wanted,
 }
 
 impl Order {
     /// Klipper's names of the micro-controllers that are flashed.
     fn mcus(&self) -> Vec<String> {
-        self.boards.iter().map(|board| board.mcu.clone()).collect()
+        self.boards.iter().flatten().map(|board| board.mcu.clone()).collect()
     }
 
     /// Why this cannot be flashed, where that is known already.
     fn unusable(&self) -> Option<NotStopped> {
-        let reason = self.boards.iter().find_map(|board| board.image.as_ref()?.as_ref().err())?;
-        Some(NotStopped::Refused { exit: ExitCode::Usage, reason: reason.clone() })
+        let Shut { exit, reason } = self.boards.as_ref().err()?.clone();
+        Some(NotStopped::Refused { exit, reason })
     }
 }
 
@@ -272,7 +272,7 @@ impl<P: Printer> Sidecar<'_, P> {
     async fn take(&self, told: &mut Told) -> Result<Debt, Taking> {
         let Order { who, workload, .. } = self.order;
         let mcus = self.order.mcus();
-        let flashed = if mcus.is_empty() { Flashed::Any } else { Flashed::These(&mcus) };
+        let flashed = Flashed::These(&mcus);
         let patience = self.bounded();
         let lease = self.cluster.lease(&self.order.lease, &patience).await?;
         let from = match self.cluster.standing(&lease, who, &patience).await? {
@@ -329,10 +329,10 @@ impl<P: Printer> Sidecar<'_, P> {
 
     /// What runs, where that is what every board is to run, by the word of the Lease and of Moonraker both.
     async fn current(&self, lease: &Lease, answer: &Answer) -> Option<BTreeMap<String, Confirmed>> {
-        let boards = &self.order.boards;
+        let Ok(boards) = &self.order.boards else { return None };
         let mut current = BTreeMap::new();
         for Board { mcu, image } in boards {
-            let Some(Ok(Wanted { sha256, version })) = image else { return None };
+            let Wanted { sha256, version } = image;
             lease.confirmed.get(mcu).filter(|confirmed| confirmed.sha256 == *sha256)?;
             current.insert(mcu.clone(), Confirmed { sha256: sha256.clone(), version: version.clone() });
         }

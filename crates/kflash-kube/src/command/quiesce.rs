@@ -1,24 +1,26 @@
 //! `kubectl kflash quiesce`: the sidecar.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::value_parser;
 use kflash::cluster::{Gate, Workload, file};
+use kflash::config::Printer;
 use kflash::exit::ExitCode;
-use kflash::obtain;
 use kflash_kube::api::{Cluster, Patience};
 use kflash_kube::events;
 use kflash_kube::lease::Identity;
-use kflash_kube::printer;
-use kflash_kube::quiesce::{Board, Order, Sidecar, Wanted};
+use kflash_kube::look::{Places, look};
+use kflash_kube::printer::Moonraker;
+use kflash_kube::quiesce::{Order, Sidecar};
 use kflash_kube::run::SIDECARS;
 use kflash_kube::step::Step;
 use kflash_kube::stop;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{self, Instant};
 
+use super::which::configuration;
 use super::{Cli, Failure, print};
 
 /// For how long its version is asked for.
@@ -35,21 +37,18 @@ const LAST_EVENTS: Duration = Duration::from_secs(2);
 /// `kubectl kflash restore` pays.
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    /// The configuration: it names the printer's Moonraker and its boards
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The printer, by its name there
+    #[arg(long, value_name = "NAME")]
+    printer: String,
     /// The printer's Lease
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     lease: String,
     /// What runs Klipper: deployment/NAME or statefulset/NAME
     #[arg(long, value_name = "KIND/NAME")]
     workload: Workload,
-    /// Where Moonraker is asked whether the printer prints: http://NAME:7125
-    #[arg(long, value_name = "URL")]
-    moonraker: Option<String>,
-    /// File that holds Moonraker's API key
-    #[arg(long, value_name = "FILE", requires = "moonraker")]
-    moonraker_key_file: Option<PathBuf>,
-    /// PEM file of the certificate authorities to trust, where Moonraker's address is an https:// one
-    #[arg(long, value_name = "FILE", requires = "moonraker")]
-    moonraker_ca: Option<PathBuf>,
     /// UID of this Job: the pod's label batch.kubernetes.io/controller-uid
     #[arg(long, value_name = "UID", value_parser = NonEmptyStringValueParser::new())]
     job_uid: String,
@@ -62,12 +61,15 @@ pub struct Args {
     /// Directory that is shared with the container that flashes
     #[arg(long, value_name = "DIR")]
     shared: PathBuf,
-    /// Klipper's name of a micro-controller that is flashed: mcu, mcu EBB. May be given several times
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    mcu: Vec<String>,
-    /// Image that will be flashed to it, as often as --mcu: where all run theirs already, Klipper is not stopped
-    #[arg(long, value_name = "FILE", requires = "mcu")]
-    firmware: Vec<PathBuf>,
+    /// The firmware file, or the directory with one for each board: where all run theirs already, Klipper is not stopped
+    #[arg(long, value_name = "PATH")]
+    firmware: PathBuf,
+    /// The boards need not show in the node's sysfs: a debug probe is on them
+    #[arg(long)]
+    through_probe: bool,
+    /// Where the node's root is mounted, for its /sys
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    host_root: PathBuf,
     /// Seconds to wait for a print to end, or for another flash, instead of refusing
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = value_parser!(u64).range(..=604_800))]
     wait: u64,
@@ -76,14 +78,23 @@ pub struct Args {
     trust_silence: bool,
 }
 
+impl Args {
+    /// What the configuration says of the printer.
+    fn printer(&self) -> Result<Printer, Failure> {
+        let config = configuration(Some(&self.config))?;
+        config.printer(&self.printer).cloned().map_err(|error| Failure::new(ExitCode::Usage, &error))
+    }
+}
+
 pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::new(ExitCode::Internal, &format!("cannot take signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut asked = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
 
-    let cluster = match cli.connect.cluster().await {
-        Ok(cluster) => cluster,
+    let known = async { Ok::<_, Failure>((args.printer()?, cli.connect.cluster().await?)) };
+    let (printer, cluster) = match known.await {
+        Ok(known) => known,
         Err(failure) => {
             // If it ended, it would be started again, and the flash would wait for ever.
             print::failure(&failure, cli.json);
@@ -94,21 +105,22 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         }
     };
     too_old(&cluster).await?;
+    let root = Some(&*args.host_root).filter(|_| !args.through_probe);
+    let boards = tokio::select! {
+        boards = look(&printer, Places { firmware: &args.firmware, root }) => boards,
+        () = asked() => return Ok(ExitCode::Ok),
+    };
     let who = Identity { uid: args.job_uid.clone(), job: args.job.clone() };
     let order = Order {
         lease: args.lease.clone(),
         workload: args.workload.clone(),
         who: who.clone(),
         shared: args.shared.clone(),
-        boards: boards(&args.mcu, &args.firmware)?,
+        boards,
         wait: Duration::from_secs(args.wait),
         trusting: args.trust_silence,
     };
-    let printer = printer::Moonraker::new(
-        args.moonraker.as_deref(),
-        args.moonraker_key_file.as_deref(),
-        args.moonraker_ca.as_deref(),
-    );
+    let printer = Moonraker::of(&printer);
     let (stopper, stop) = stop::channel();
     let (recorder, writer) = events::channel();
     let writing = {
@@ -154,21 +166,4 @@ async fn too_old(cluster: &Cluster) -> Result<(), Failure> {
         // What it does not tell, it need not tell: most servers are newer.
         _ => Ok(()),
     }
-}
-
-/// The boards, each with its image.
-fn boards(mcus: &[String], images: &[PathBuf]) -> Result<Vec<Board>, Failure> {
-    if !images.is_empty() && images.len() != mcus.len() {
-        let message = format!("--firmware is given {} times, --mcu {} times", images.len(), mcus.len());
-        return Err(Failure::new(ExitCode::Usage, &message));
-    }
-    let mut images = images.iter().map(|path| wanted(path));
-    Ok(mcus.iter().map(|mcu| Board { mcu: mcu.clone(), image: images.next() }).collect())
-}
-
-/// What the image at `path` makes of a board.
-fn wanted(path: &Path) -> Result<Wanted, String> {
-    let image = obtain::file(path).map_err(|error| error.to_string())?.image;
-    let dictionary = image.dictionary.ok_or_else(|| format!("{}: it holds no data dictionary", path.display()))?;
-    Ok(Wanted { sha256: image.sha256, version: dictionary.version })
 }

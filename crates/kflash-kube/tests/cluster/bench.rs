@@ -12,7 +12,7 @@ use kflash::moonraker::Activity;
 use kflash_kube::api::{Cluster, Patience};
 use kflash_kube::gate::{Answer, Printer};
 use kflash_kube::lease::{Identity, LeaseFailure};
-use kflash_kube::quiesce::{Board, Order, Sidecar};
+use kflash_kube::quiesce::{Board, Order, Sidecar, Wanted};
 use kflash_kube::restore::{RestoreError, Restored};
 use kflash_kube::step::Step;
 use kflash_kube::{events, stop};
@@ -104,7 +104,10 @@ impl Bench {
             workload: self.klipper.clone(),
             who: Identity { uid: format!("uid-of-{job}"), job: job.into() },
             shared: shared.to_owned(),
-            boards: vec![Board { mcu: "mcu".into(), image: None }],
+            boards: Ok(vec![Board {
+                mcu: "mcu".into(),
+                image: Wanted { sha256: "00".repeat(32), version: "v1".into() },
+            }]),
             wait: Duration::ZERO,
             trusting: false,
         }

@@ -7,6 +7,7 @@ mod detect;
 mod double;
 mod klippy;
 mod lease;
+mod look;
 mod moonraker;
 mod pod;
 mod process;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kflash::cluster::Gate;
+use kflash::config;
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
 use kflash_kube::gate::{Answer, Printer, gate};
@@ -19,6 +20,7 @@ use tokio::time;
 use crate::klippy::{Klippy, Says};
 use crate::process::Served;
 use crate::python_client::python;
+use crate::run::CONFIG;
 
 /// How long Moonraker may take to see that Klipper is there, or not, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,6 +30,16 @@ pub struct Running {
     child: Child,
     dir: TempDir,
     pub port: u16,
+}
+
+/// The one at `url`.
+fn at(url: &str, key_file: Option<&Path>, ca: Option<&Path>) -> Moonraker {
+    Moonraker::configured(&config::Moonraker {
+        url: url.to_owned(),
+        api_key: None,
+        api_key_file: key_file.map(Path::to_owned),
+        ca: ca.map(Path::to_owned),
+    })
 }
 
 impl Running {
@@ -82,7 +94,7 @@ impl Running {
     }
 
     fn printer(&self) -> Moonraker {
-        Moonraker::new(Some(&format!("http://127.0.0.1:{}", self.port)), None, None)
+        at(&format!("http://127.0.0.1:{}", self.port), None, None)
     }
 
     /// Asks until the answer is `wanted`: Moonraker needs a moment to see what Klipper does.
@@ -203,7 +215,7 @@ async fn it_wants_a_key_where_it_does_not_trust_us() {
     moonraker.run("", "trusted_clients: 192.0.2.1");
     moonraker.listening(moonraker.port).await;
     let url = format!("http://127.0.0.1:{}", moonraker.port);
-    let ask = async |key: Option<&Path>| Moonraker::new(Some(&url), key, None).activity().await;
+    let ask = async |key: Option<&Path>| at(&url, key, None).activity().await;
     let (exit, reason) = opens(&ask(None).await).unwrap_err();
     assert!(exit == ExitCode::Denied && reason.ends_with("wants a key"), "{reason}");
     let wrong = moonraker.dir.path().join("wrong");
@@ -243,9 +255,7 @@ async fn it_is_asked_over_tls() {
     let mut moonraker = Running::start(&server, "trusted_clients: 127.0.0.1");
     moonraker.listening(port).await;
 
-    let ask = async |host: &str, ca: Option<&Path>| {
-        Moonraker::new(Some(&format!("https://{host}:{port}")), None, ca).activity().await
-    };
+    let ask = async |host: &str, ca: Option<&Path>| at(&format!("https://{host}:{port}"), None, ca).activity().await;
     assert_eq!(ask("localhost", Some(&path("ca.pem"))).await, idle("disconnected"), "{}", moonraker.log());
     // Of an authority that nobody knows, and for another name.
     for (host, ca) in [("localhost", None), ("127.0.0.1", Some(path("ca.pem")))] {
@@ -266,7 +276,8 @@ async fn the_sidecar_asks_it() {
     let url = format!("http://127.0.0.1:{}", moonraker.port);
 
     let served = Served::new().await;
-    let sidecar = served.quiesce(&["--moonraker", &url]);
+    served.configure(&CONFIG.replace("http://127.0.0.1:9", &url));
+    let sidecar = served.quiesce(&[]);
     let reason = "the printer is printing benchy.gcode (42 %)".to_owned();
     assert_eq!(served.started().await, Gate::Refused { exit: ExitCode::Busy, reason });
     sidecar.signal("TERM");
@@ -275,7 +286,8 @@ async fn the_sidecar_asks_it() {
 
     klippy.says(Says { print: Some("complete"), ..Says::ready() });
     let served = Served::new().await;
-    let sidecar = served.quiesce(&["--moonraker", &url]);
+    served.configure(&CONFIG.replace("http://127.0.0.1:9", &url));
+    let sidecar = served.quiesce(&[]);
     assert_eq!(served.started().await, Gate::Open);
     assert_eq!(served.server.replicas(&served.klipper), 0);
     sidecar.signal("TERM");

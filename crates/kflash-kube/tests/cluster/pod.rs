@@ -112,7 +112,7 @@ impl Node {
     async fn begin(&self, arguments: &[&str]) -> (Sidecar, Gate) {
         fs::remove_dir_all(self.served.shared()).unwrap();
         fs::create_dir(self.served.shared()).unwrap();
-        let sidecar = self.served.quiesce(&[&["--trust-silence", "--mcu", "mcu"], arguments].concat());
+        let sidecar = self.served.quiesce(&[&["--trust-silence"], arguments].concat());
         let gate = self.served.started().await;
         (sidecar, gate)
     }
@@ -305,7 +305,7 @@ async fn a_refusal_opens_no_device() {
     let node = Node::new().await;
     // The pod is ready by then, and nobody answers.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let sidecar = node.served.quiesce(&["--moonraker", "http://127.0.0.1:9"]);
+    let sidecar = node.served.quiesce(&[]);
     let gate = node.served.started().await;
     assert!(matches!(gate, Gate::Refused { exit: ExitCode::Busy, .. }), "{gate:?}");
     let code = node.flash("1-9", "/absent").end();

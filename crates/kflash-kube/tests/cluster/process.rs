@@ -52,7 +52,15 @@ impl Served {
         server.user("admin", "admin", None);
         fs::write(dir.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
         fs::create_dir(dir.path().join("shared")).unwrap();
-        Self { server, klipper, dir }
+        fs::write(dir.path().join("klipper.bin"), TestImage::klipper("stm32f446xx", 0x0800_8000).build()).unwrap();
+        let served = Self { server, klipper, dir };
+        served.configure(CONFIG);
+        served
+    }
+
+    /// Has this configuration of the printer `voron`.
+    pub fn configure(&self, config: &str) {
+        fs::write(self.file("config.toml"), config).unwrap();
     }
 
     /// What the pod's containers share.
@@ -75,7 +83,17 @@ impl Served {
     /// The sidecar with these arguments, besides those that it needs.
     pub fn quiesce(&self, arguments: &[&str]) -> Sidecar {
         let mut command = self.kflash(&["quiesce", "--lease", LEASE, "--workload", "deployment/voron-klipper"]);
-        command.args(["--job", "first", "--job-uid", "uid-of-first", "--pod", "first-x7k2p", "--shared"]);
+        command.arg("--config").arg(self.file("config.toml")).args(["--printer", "voron", "--firmware"]);
+        // It sees no USB, but what a test puts there.
+        command.arg(self.file("klipper.bin")).arg("--host-root").arg(self.dir.path()).args([
+            "--job",
+            "first",
+            "--job-uid",
+            "uid-of-first",
+            "--pod",
+            "first-x7k2p",
+            "--shared",
+        ]);
         command.arg(self.shared()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         Sidecar(command.spawn().unwrap())
     }
@@ -310,22 +328,43 @@ async fn it_tells_why_and_stays_until_the_pod_ends() {
     let served = Served::new().await;
     // Nothing says whether the printer prints, and Klipper's pod will be ready in a moment.
     time::sleep(Duration::from_secs(2)).await;
+    served.configure(&CONFIG.replace("moonraker =", "#"));
     let sidecar = served.quiesce(&[]);
     let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
-    assert!(exit == ExitCode::Usage && reason.ends_with("no Moonraker was named that could be asked"), "{reason}");
+    assert!(exit == ExitCode::Usage && reason.ends_with("no Moonraker is configured that could be asked"), "{reason}");
     sidecar.signal("TERM");
     assert_code(&sidecar.end().await, 0);
     assert_eq!(served.server.replicas(&served.klipper), 1);
 
     // Where it does not even know a cluster.
     let served = Served::new().await;
-    let mut command = program(&["quiesce", "--kubeconfig", "/absent", "--lease", LEASE, "--workload", "deployment/a"]);
-    command.args(["--job", "first", "--job-uid", "u", "--pod", "p", "--shared"]).arg(served.shared());
-    let sidecar = Sidecar(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    fs::write(served.file("kubeconfig"), "").unwrap();
+    let sidecar = served.quiesce(&[]);
     let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
-    assert!(exit == ExitCode::Usage && reason.contains("/absent"), "{reason}");
+    assert!(exit == ExitCode::Usage && reason.starts_with("no cluster: "), "{reason}");
     sidecar.signal("TERM");
     assert_code(&sidecar.end().await, 0);
+
+    // Or its printer.
+    let served = Served::new().await;
+    served.configure(&CONFIG.replace("name = 'voron'", "name = 'ender'"));
+    let sidecar = served.quiesce(&[]);
+    let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
+    assert!(exit == ExitCode::Usage && reason.contains("voron"), "{reason}");
+    sidecar.signal("TERM");
+    assert_code(&sidecar.end().await, 0);
+}
+
+#[tokio::test]
+async fn klipper_is_not_stopped_for_firmware_of_another_board() {
+    let served = Served::new().await;
+    fs::write(served.file("klipper.bin"), TestImage::klipper("stm32g0b1xx", 0x0800_2000).build()).unwrap();
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
+    assert!(exit == ExitCode::Refused && reason.contains("dictionary names stm32g0b1xx"), "{reason}");
+    sidecar.signal("TERM");
+    assert_code(&sidecar.end().await, 0);
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
 }
 
 #[tokio::test]
@@ -347,8 +386,6 @@ async fn a_server_without_sidecars_is_told_apart_before_anything_is_stopped() {
 async fn a_person_runs_a_flash() {
     let served = Served::new().await;
     let file = |name: &str| served.file(name);
-    fs::write(file("config.toml"), CONFIG).unwrap();
-    fs::write(file("klipper.bin"), TestImage::klipper("stm32f446xx", 0x0800_8000).build()).unwrap();
     let command = |more: &[&str]| {
         let mut command = served.kflash(&["run", "--context", "admin", "--printer", "voron"]);
         command.arg("--config").arg(file("config.toml")).arg("--firmware").arg(file("klipper.bin")).args(more);
@@ -399,8 +436,7 @@ async fn a_person_runs_a_flash() {
 #[tokio::test]
 async fn a_moonraker_that_only_the_cluster_knows_is_asked_through_the_api_server() {
     let served = Served::new().await;
-    fs::write(served.file("config.toml"), CONFIG.replace("127.0.0.1:9", "voron-klipper:7125")).unwrap();
-    fs::write(served.file("klipper.bin"), TestImage::klipper("stm32f446xx", 0x0800_8000).build()).unwrap();
+    served.configure(&CONFIG.replace("127.0.0.1:9", "voron-klipper:7125"));
     let command_of = |context: &str, quiesce: &str| {
         let mut command = served.kflash(&["run", "--context", context, "--printer", "voron", "--quiesce", quiesce]);
         command.arg("--config").arg(served.file("config.toml")).arg("--firmware").arg(served.file("klipper.bin"));

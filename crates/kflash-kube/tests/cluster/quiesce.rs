@@ -8,7 +8,7 @@ use std::time::Duration;
 use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation, file, label};
 use kflash::exit::ExitCode;
 use kflash::moonraker::{Activity, Job};
-use kflash_kube::gate::Answer;
+use kflash_kube::gate::{Answer, Shut};
 use kflash_kube::quiesce::{Board, Order, Wanted};
 use kflash_kube::step::Step;
 use kflash_kube::stop;
@@ -237,17 +237,16 @@ async fn what_the_board_runs_already_stops_nothing() {
     assert_eq!(bench.pod("first").await.gate, Some(Gate::Open));
     time::sleep(Duration::from_secs(10)).await;
     bench.server.plan(Vec::new());
-    let order = |version: &str, sha256: String| {
+    let order = |mcu: &str, version: &str, sha256: String| {
         let shared = TempDir::new().unwrap();
-        let mut order = bench.order("second", shared.path());
-        order.boards[0].image = Some(Ok(Wanted { sha256, version: version.into() }));
-        (order, shared)
+        let board = Board { mcu: mcu.into(), image: Wanted { sha256, version: version.into() } };
+        (Order { boards: Ok(vec![board]), ..bench.order("second", shared.path()) }, shared)
     };
     let reports = |version: Option<&str>| {
         *bench.firmware.lock().unwrap_or_else(PoisonError::into_inner) = version.map(str::to_owned);
     };
     reports(Some("v2"));
-    let (same, _shared) = order("v2", "ab".repeat(32));
+    let (same, _shared) = order("mcu", "v2", "ab".repeat(32));
     let runs = Confirmed { version: "v2".into(), sha256: "ab".repeat(32) };
     let current = Gate::AlreadyCurrent { boards: [("mcu".to_owned(), runs)].into() };
     let confirmed = bench.server.lease(LEASE)["metadata"]["annotations"][annotation::CONFIRMED].clone();
@@ -257,8 +256,7 @@ async fn what_the_board_runs_already_stops_nothing() {
     assert_eq!(bench.server.lease(LEASE)["metadata"]["annotations"][annotation::CONFIRMED], confirmed);
 
     // Another board of the printer, for which the same image was built: nothing is known of it.
-    let (mut other, _shared) = order("v2", "ab".repeat(32));
-    other.boards[0].mcu = "mcu EBB".into();
+    let (other, _shared) = order("mcu EBB", "v2", "ab".repeat(32));
     assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
     time::sleep(Duration::from_secs(10)).await;
     let lease = bench.server.lease(LEASE);
@@ -271,7 +269,7 @@ async fn what_the_board_runs_already_stops_nothing() {
         [("v2", "cd".repeat(32), Some("v2")), ("v2", "ab".repeat(32), Some("v3")), ("v2", "ab".repeat(32), None)]
     {
         reports(running);
-        let (other, _shared) = order(version, sha256);
+        let (other, _shared) = order("mcu", version, sha256);
         assert_eq!(bench.pod_with(other).await.gate, Some(Gate::Open));
         time::sleep(Duration::from_secs(10)).await;
     }
@@ -322,7 +320,9 @@ async fn of_several_boards_each_is_remembered() {
     let boards = [("voron/EBB".to_owned(), flashed("v3")), ("voron/nozzle".to_owned(), failed)].into();
     let several = Summary::of_boards(boards);
     let shared = TempDir::new().unwrap();
-    let order = Order { boards: Vec::new(), ..bench.order("second", shared.path()) };
+    let board = |mcu: &str| Board { mcu: mcu.into(), image: Wanted { sha256: "ab".repeat(32), version: "v3".into() } };
+    let boards = ["mcu EBB", "mcu nozzle"].map(board);
+    let order = Order { boards: Ok(boards.into()), ..bench.order("second", shared.path()) };
     let (stopper, stop) = stop::channel();
     let flash = async {
         let gate = started(shared.path()).await;
@@ -336,8 +336,8 @@ async fn of_several_boards_each_is_remembered() {
     let lease = bench.server.lease(LEASE);
     let confirmed = lease["metadata"]["annotations"][annotation::CONFIRMED].as_str().unwrap();
     let confirmed: Value = serde_json::from_str(confirmed).unwrap();
-    // Of what the first flash saw, nobody knows whether it is so still.
-    assert_eq!(confirmed, json!({"mcu EBB": {"sha256": "ab".repeat(32), "version": "v3"}}));
+    let runs = |version: &str| json!({"sha256": "ab".repeat(32), "version": version});
+    assert_eq!(confirmed, json!({"mcu": runs("v2"), "mcu EBB": runs("v3")}));
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,12 +345,12 @@ async fn what_all_of_several_boards_run_already_stops_nothing() {
     let bench = Bench::new().await;
     *bench.firmware.lock().unwrap_or_else(PoisonError::into_inner) = Some("v2".into());
     let wanted = |mcu: &str, image: &str| {
-        let image = Some(Ok(Wanted { sha256: image.repeat(32), version: "v2".into() }));
+        let image = Wanted { sha256: image.repeat(32), version: "v2".into() };
         Board { mcu: mcu.into(), image }
     };
     let flash = async |boards: Vec<Board>, summary: Summary| {
         let shared = TempDir::new().unwrap();
-        let order = Order { boards, ..bench.order("several", shared.path()) };
+        let order = Order { boards: Ok(boards), ..bench.order("several", shared.path()) };
         bench.server.plan(Vec::new());
         let (stopper, stop) = stop::channel();
         let flash = async {
@@ -378,7 +378,6 @@ async fn what_all_of_several_boards_run_already_stops_nothing() {
 
     for boards in [
         vec![wanted("mcu", "ab"), wanted("mcu EBB", "cd")],
-        vec![wanted("mcu", "ab"), Board { mcu: "mcu EBB".into(), image: None }],
         // Moonraker knows one board of that name, and nobody which.
         vec![wanted("mcu", "ab"), wanted("mcu", "ab")],
     ] {
@@ -405,10 +404,10 @@ async fn what_is_owed_is_given_back_where_no_flash_can_be() {
     time::sleep(Duration::from_secs(5)).await;
     let shared = TempDir::new().unwrap();
     let mut order = bench.order("second", shared.path());
-    order.boards[0].image = Some(Err("/firmware/klipper.bin: no such file".into()));
+    order.boards = Err(Shut { exit: ExitCode::NotFound, reason: "voron/mcu: no device found for 1-1.4".into() });
     refused(bench.pod_with(order).await.gate.as_ref());
     bench.assert_whole(1, "given back");
-    assert_eq!(result(&bench).message.unwrap(), "/firmware/klipper.bin: no such file");
+    assert_eq!(result(&bench).message.unwrap(), "voron/mcu: no device found for 1-1.4");
 }
 
 #[tokio::test(start_paused = true)]
@@ -519,9 +518,9 @@ async fn what_cannot_be_read_stops_nothing() {
 
     let shared = TempDir::new().unwrap();
     let mut order = bench.order("first", shared.path());
-    order.boards[0].image = Some(Err("/firmware/klipper.bin: no such file".into()));
+    order.boards = Err(Shut { exit: ExitCode::NotFound, reason: "voron/mcu: no device found for 1-1.4".into() });
     let ended = bench.pod_with(order).await;
-    assert_eq!(refused(ended.gate.as_ref()), (ExitCode::Usage, "/firmware/klipper.bin: no such file"));
+    assert_eq!(refused(ended.gate.as_ref()), (ExitCode::NotFound, "voron/mcu: no device found for 1-1.4"));
 
     let shared = TempDir::new().unwrap();
     let mut order = bench.order("first", shared.path());

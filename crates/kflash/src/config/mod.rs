@@ -106,6 +106,14 @@ pub struct Board {
     pub firmware: Option<Source>,
 }
 
+impl Board {
+    /// Klipper's name of its micro-controller: its section in printer.cfg is `[mcu]` or `[mcu NAME]`.
+    pub fn section(&self) -> String {
+        let unnamed = self.name == "mcu" || self.name == self.board.to_ascii_lowercase();
+        if unnamed { "mcu".to_owned() } else { format!("mcu {}", self.name) }
+    }
+}
+
 /// Where firmware comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

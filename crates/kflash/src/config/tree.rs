@@ -30,6 +30,16 @@ pub struct GitTree {
     pub reference: Option<String>,
 }
 
+impl GitTree {
+    /// What the commit is called that the printer's own Klipper runs.
+    pub const HOST: &str = "host";
+
+    /// Whether it is that one.
+    pub fn is_of_host(&self) -> bool {
+        self.reference.as_deref() == Some(Self::HOST)
+    }
+}
+
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(TreeVisitor)

@@ -1,7 +1,9 @@
 //! The way that no profile has to list: any board whose chip a debug probe can flash.
 
-use crate::board::{Cable, InstalledBootloader, Route};
+use crate::board::{Cable, InstalledBootloader, Profile, Route};
+use crate::chip::Chip;
 use crate::event::{Check, Verdict};
+use crate::image::Image;
 use crate::klipper::dictionary::BuiltFor;
 use crate::proto::Protocol;
 
@@ -13,10 +15,10 @@ use super::route::{behind, cable_of_build};
 const ID: &str = "swd";
 
 /// Checks of the image alone and against the board. The probe takes any; the board will answer over a cable of its own.
-pub fn image(known: &Known<'_>) -> Vec<Check> {
-    let mut checks = vec![application(known.image, known.profile, known.chip)];
-    let cables: Vec<_> = known.profile.routes.iter().map(|route| route.cable).collect();
-    if let Some(dictionary) = &known.image.dictionary {
+pub fn image(image: &Image, profile: &Profile, chip: &Chip) -> Vec<Check> {
+    let mut checks = vec![application(image, profile, chip)];
+    let cables: Vec<_> = profile.routes.iter().map(|route| route.cable).collect();
+    if let Some(dictionary) = &image.dictionary {
         let cable = cable_of_build(dictionary);
         let built = match (cable, dictionary.built_for()) {
             (Some(cable), _) => cable.name(),
@@ -28,7 +30,7 @@ pub fn image(known: &Known<'_>) -> Vec<Check> {
         checks.push(check(
             "image talks over a cable of this board",
             cable.is_some_and(|cable| cables.contains(&cable)),
-            format!("image talks over {built}; {} over {}", known.profile.id, has.join(" or ")),
+            format!("image talks over {built}; {} over {}", profile.id, has.join(" or ")),
         ));
     }
     checks
@@ -36,7 +38,7 @@ pub fn image(known: &Known<'_>) -> Vec<Check> {
 
 /// The route, and the bootloader that the image lies behind: the first of the board's that nothing contradicts.
 pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<(Route, &'a InstalledBootloader)> {
-    let mut left = behind(known, checks);
+    let mut left = behind(known.image, known.profile, checks);
     let first = *left.first()?;
     if first.app_start != known.chip.flash_start {
         let name = "resident bootloader is the one presumed";

@@ -176,7 +176,7 @@ fn behind(known: &Known<'_>, application: &Image, installed: &InstalledBootloade
     let mut checks = vec![checks::application(application, known.profile, known.chip)];
     if let Some(dictionary) = &application.dictionary {
         if chosen.route.protocol == Protocol::Swd {
-            checks.extend(by_probe::image(known).into_iter().skip(1));
+            checks.extend(by_probe::image(application, known.profile, known.chip).into_iter().skip(1));
         } else {
             checks.push(checks::cable(dictionary, chosen.route.cable, "the device is reached over"));
         }

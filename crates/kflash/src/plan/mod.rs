@@ -8,6 +8,7 @@ pub(crate) mod checks;
 mod install;
 mod operations;
 mod route;
+mod suits;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use self::operations::Layout;
 use self::route::Chosen;
 pub use self::route::cable_of;
 pub(crate) use self::route::{Head, Seen, suggest};
+pub use self::suits::suits;
 use crate::addr::{FlashAddr, FlashRange};
 use crate::board::{BoardWarning, BootloaderKind, Profile, Route, WarningTime};
 use crate::chip::Chip;
@@ -183,7 +185,7 @@ pub fn make(known: &Known<'_>) -> Result<Plan, Refusal> {
 
 /// Makes a plan for the chip behind a debug probe, or says what disagrees.
 pub fn make_by_probe(known: &Known<'_>) -> Result<Plan, Refusal> {
-    let mut checks = by_probe::image(known);
+    let mut checks = by_probe::image(known.image, known.profile, known.chip);
     match by_probe::choose(known, &mut checks) {
         Some((route, bootloader)) => complete(known, &Chosen { route: &route, bootloader }, checks),
         None => Err(Refusal { checks, protected: false }),
@@ -279,6 +281,16 @@ impl Refusal {
     /// The checks that disagree.
     pub fn disagreements(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| check.verdict == Verdict::Disagrees)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, check) in self.disagreements().enumerate() {
+            let gap = if n == 0 { "" } else { "; " };
+            write!(f, "{gap}{}: {}", check.name, check.evidence)?;
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use crate::addr::FlashAddr;
 use crate::board::{BootloaderKind, Cable, InstalledBootloader, Profile, Route};
 use crate::discover::{Device, Mode};
 use crate::event::{Check, Verdict};
+use crate::image::Image;
 use crate::klipper::dictionary::{BuiltFor, Dictionary};
 use crate::proto::Protocol;
 use crate::query::{Resident, RunningFirmware};
@@ -30,8 +31,8 @@ struct Narrowing<'a, 'c> {
 pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'a>> {
     let profile = known.profile;
     let with_bootloader = |route: &'a Route| Some(Chosen { route, bootloader: profile.bootloader_of(route)? });
-    let start = image_start(known);
-    let behind = behind(known, checks);
+    let start = image_start(known.image, profile);
+    let behind = behind(known.image, profile, checks);
     let left: Vec<_> = profile.routes.iter().filter_map(with_bootloader).collect();
     let (left, others): (Vec<_>, Vec<_>) =
         left.into_iter().partition(|chosen| Some(chosen.bootloader.app_start) == start);
@@ -98,9 +99,9 @@ pub fn choose<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Option<Chosen<'
 }
 
 /// The bootloaders that the image can lie behind.
-pub(super) fn behind<'a>(known: &Known<'a>, checks: &mut Vec<Check>) -> Vec<&'a InstalledBootloader> {
-    let start = image_start(known);
-    let all = &known.profile.bootloaders;
+pub(super) fn behind<'a>(image: &Image, profile: &'a Profile, checks: &mut Vec<Check>) -> Vec<&'a InstalledBootloader> {
+    let start = image_start(image, profile);
+    let all = &profile.bootloaders;
     let layouts: Vec<_> = all.iter().map(|b| format!("{} with {}", b.app_start, b.id)).collect();
     let behind: Vec<_> = all.iter().filter(|b| Some(b.app_start) == start).collect();
     checks.push(Check {
@@ -264,11 +265,11 @@ impl<'a> Narrowing<'a, '_> {
 }
 
 /// Where the image belongs: its own word, else the profile's where all its routes agree on one address.
-pub fn image_start(known: &Known<'_>) -> Option<FlashAddr> {
-    if let Some(start) = &known.image.start {
+fn image_start(image: &Image, profile: &Profile) -> Option<FlashAddr> {
+    if let Some(start) = &image.start {
         return Some(start.addr);
     }
-    let mut starts = known.profile.bootloaders.iter().map(|bootloader| bootloader.app_start);
+    let mut starts = profile.bootloaders.iter().map(|bootloader| bootloader.app_start);
     let first = starts.next()?;
     starts.all(|start| start == first).then_some(first)
 }

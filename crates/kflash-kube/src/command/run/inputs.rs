@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kflash::config::{self, Config, Printer};
 use kflash::exit::ExitCode;
-use kflash::obtain;
-use kflash_job::{Firmware, JobError, Manifest, Quiesce, Shape, lease_name};
+use kflash::obtain::{self, Obtained};
+use kflash_job::{JobError, Manifest, Quiesce, Shape, lease_name};
 use kflash_kube::api::Cluster;
 use kflash_kube::printer::Moonraker;
 use kflash_kube::run::Order;
@@ -24,7 +24,7 @@ pub struct Inputs {
     profiles: BTreeMap<String, String>,
     ca: Option<String>,
     moonraker_ca: Option<String>,
-    firmware: Option<Vec<u8>>,
+    firmware: Option<Obtained>,
 }
 
 impl Inputs {
@@ -40,7 +40,7 @@ impl Inputs {
         let moonraker_ca = printer.moonraker.as_ref().and_then(|moonraker| moonraker.ca.as_deref());
         let moonraker_ca = moonraker_ca.map(text).transpose()?;
         let firmware = firmware.map(obtain::file).transpose();
-        let firmware = firmware.map_err(|error| Failure::new(error.exit(), &error))?.map(|obtained| obtained.bytes);
+        let firmware = firmware.map_err(|error| Failure::new(error.exit(), &error))?;
         Ok(Self { config, printer, profiles, ca, moonraker_ca, firmware })
     }
 
@@ -52,9 +52,9 @@ impl Inputs {
             profiles: &self.profiles,
             ca: self.ca.as_deref(),
             moonraker_ca: self.moonraker_ca.as_deref(),
-            firmware: self.firmware.as_deref().map(|bytes| Firmware { bytes }),
+            firmware: self.firmware.as_ref(),
         };
-        let wrong = |error: JobError| usage(&error);
+        let wrong = |error: JobError| Failure::new(error.exit(), &error);
         let setup = kflash_job::setup(&self.printer, shape).map_err(wrong)?;
         let (mut map, mut job) = (None, None);
         for manifest in kflash_job::flash(&inputs, shape).map_err(wrong)? {
@@ -73,7 +73,7 @@ impl Inputs {
 
     /// Whom to ask whether the printer prints: through the API server, where only the cluster knows the name.
     pub async fn moonraker(&self, cluster: &Cluster) -> Result<Moonraker, Failure> {
-        let Some(moonraker) = &self.printer.moonraker else { return Ok(Moonraker::new(None, None, None)) };
+        let Some(moonraker) = &self.printer.moonraker else { return Ok(Moonraker::of(&self.printer)) };
         let Some(service) = Service::of(&moonraker.url, &cluster.namespace) else {
             return Ok(Moonraker::configured(moonraker));
         };
