@@ -30,11 +30,11 @@ lint:
 	cargo clippy --workspace --all-targets --features kflash-cli/swd,kflash-sim/swd,tests/swd --locked -- -D warnings
 	cargo clippy --package kflash-cli --no-default-features --locked -- -D warnings
 
-# The static programs that the tests run: those of the VM and of containers, and what ships for other machines.
+# The static programs that the tests run: those of the VM and of containers, and what ships for other machines. Two at a time:
+# each is optimised as a whole, by one thread.
 test-binaries:
-	cargo build --release --locked --target $(STATIC) --package kflash-cli --package kflash-sim
-	cargo build --release --locked --target $(STATIC) --package kflash-kube
-	cargo build --release --locked --target $(STATIC_ARM) --package kflash-cli
+	cargo build --release --locked --target $(STATIC) --target $(STATIC_ARM) --package kflash-cli
+	cargo build --release --locked --target $(STATIC) --package kflash-kube --package kflash-sim
 
 # The container images, for amd64 and arm64: archives in target/images, or with REGISTRY=NAME pushed there.
 images:

@@ -92,6 +92,15 @@ impl Engine {
         fs::remove_file(archive).expect("it was there");
         name
     }
+
+    /// Removes a folder that containers wrote to: without root, files of theirs belong to users whom only podman can be.
+    pub fn remove(&self, folder: &Path) {
+        if fs::metadata(self.folder.path()).is_ok_and(|ours| ours.uid() != 0) {
+            self.podman([OsStr::new("unshare"), OsStr::new("rm"), OsStr::new("-rf"), folder.as_os_str()]);
+        } else {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
 }
 
 impl Default for Engine {
@@ -104,10 +113,6 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Those that a test which failed left running.
         self.podman(["rm", "--all", "--force", "--time", "0"]);
-        // What belongs to others than this person's own user is theirs to remove, inside.
-        if fs::metadata(self.folder.path()).is_ok_and(|folder| folder.uid() != 0) {
-            let storage = self.folder.path().join("storage");
-            self.podman([OsStr::new("unshare"), OsStr::new("rm"), OsStr::new("-rf"), storage.as_os_str()]);
-        }
+        self.remove(&self.folder.path().join("storage"));
     }
 }

@@ -134,6 +134,12 @@ impl<'a> Kubelet<'a> {
     }
 }
 
+impl Drop for Kubelet<'_> {
+    fn drop(&mut self) {
+        self.engine.remove(self.pod.volumes.path());
+    }
+}
+
 /// A certificate of 127.0.0.1, and that of its authority.
 fn tls() -> (TlsAcceptor, String) {
     let authority = rcgen::KeyPair::generate().unwrap();
