@@ -14,7 +14,7 @@ use crate::api::{ApiError, Cluster, Patience};
 use crate::gate::{self, Answer, Printer, Shut};
 use crate::lease::{Debt, End, Flashed, Holder, Identity, Lease, LeaseFailure, RENEWAL};
 use crate::pods::WaitError;
-use crate::restore::Standing;
+use crate::restore::{Standing, may_pass};
 use crate::step::Step;
 use crate::stop::Stop;
 
@@ -232,7 +232,14 @@ impl<P: Printer> Sidecar<'_, P> {
 
     /// What is owed, where the Lease is ours and owes something: then Klipper was stopped by us.
     async fn still_owed(&self) -> Option<Debt> {
-        let lease = self.cluster.lease(&self.order.lease, &self.endless()).await.ok()?;
+        let (began, patience) = (Instant::now(), self.endless());
+        let lease = loop {
+            match self.cluster.lease(&self.order.lease, &patience).await {
+                Ok(lease) => break lease,
+                Err(error) if may_pass(&error, began, &patience).await => {}
+                Err(_) => return None,
+            }
+        };
         lease.debt.clone().filter(|_| lease.is_held_by(&self.order.who))
     }
 

@@ -90,15 +90,8 @@ impl Cluster {
                 Err(error) => error,
                 held => return held,
             };
-            let may_pass = match &error {
-                LeaseFailure::Api(ApiError::Conflict { .. }) => true,
-                // A server that has just started answers so until it has read the roles.
-                LeaseFailure::Api(ApiError::Denied { .. }) => {
-                    patience.until.is_none() && began.elapsed() < DENIED && patience.pause(AGAIN).await
-                }
-                _ => false,
-            };
-            if !may_pass {
+            let conflict = matches!(error, LeaseFailure::Api(ApiError::Conflict { .. }));
+            if !conflict && !may_pass(&error, began, patience).await {
                 return Err(error);
             }
         }
@@ -194,6 +187,15 @@ impl Cluster {
             outrun = true;
         }
     }
+}
+
+/// Whether the account may have been refused by mistake: a server that has just started does so until it has read the
+/// roles. Pauses if so.
+pub(crate) async fn may_pass(error: &LeaseFailure, began: Instant, patience: &Patience<'_>) -> bool {
+    matches!(error, LeaseFailure::Api(ApiError::Denied { .. }))
+        && patience.until.is_none()
+        && began.elapsed() < DENIED
+        && patience.pause(AGAIN).await
 }
 
 /// What came of restoring.

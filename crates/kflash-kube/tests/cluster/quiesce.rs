@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time;
 
-use crate::bench::{Bench, LEASE, flashed, leave, silence, started};
-use crate::double::{Server, Store};
+use crate::bench::{Bench, FLASH, LEASE, flashed, leave, silence, started};
+use crate::double::{Fault, How, Server, Store};
 use crate::lease::{hold, result};
 
 pub fn printing() -> Answer {
@@ -433,6 +433,29 @@ async fn what_was_said_stands_when_the_sidecar_is_restarted() {
     };
     let order = bench.order("first", shared.path());
     refused(bench.sidecar(&order, &stop, later).await.gate.as_ref());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_that_is_restarted_holds_on_though_the_server_takes_it_for_nobody_at_first() {
+    let bench = Bench::new().await;
+    hold(&bench, "first", 1, 0);
+    bench.server.set_replicas(&bench.klipper, 0);
+    time::sleep(Duration::from_secs(5)).await;
+    let shared = TempDir::new().unwrap();
+    Gate::Open.write(&shared.path().join(file::GATE)).unwrap();
+    bench.server.plan((0..2).map(|at| Fault { at, how: How::Forbidden }).collect());
+    let (stopper, stop) = stop::channel();
+    let flash = async {
+        time::sleep(FLASH).await;
+        assert_eq!(bench.server.replicas(&bench.klipper), 0, "the flash is under way");
+        leave(shared.path(), &flashed("v2"));
+        stopper.request();
+        Gate::Open
+    };
+    let order = bench.order("first", shared.path());
+    bench.sidecar(&order, &stop, flash).await.result.unwrap();
+    bench.assert_whole(1, "restarted");
+    assert_eq!(result(&bench), flashed("v2"));
 }
 
 #[tokio::test(start_paused = true)]
