@@ -4,6 +4,7 @@ pub mod bench;
 pub mod binary;
 pub mod command;
 pub mod firmware_tree;
+pub mod node;
 pub mod podman;
 pub mod room;
 pub mod served;

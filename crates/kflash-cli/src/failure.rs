@@ -88,7 +88,7 @@ impl Failure {
     /// The failure as JSON.
     pub fn json(&self) -> FailureJson<'_> {
         FailureJson {
-            result: "failed",
+            result: if self.exit == ExitCode::Phase { "phase" } else { "failed" },
             exit_code: self.exit.code(),
             exit: self.exit,
             message: &self.message,

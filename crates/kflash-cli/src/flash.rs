@@ -79,6 +79,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
             probe: args.probe.asked(),
             force: args.force,
             gated: true,
+            phased: args.pod.phases.phased(),
             trace: args.trace.clone(),
             shared,
         };
@@ -86,7 +87,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
             &|flasher, ready, events| {
                 let mut report = match args.probe.asked() {
                     Some(probe) => probe.flash(flasher, &ready.request, events)?,
-                    None => flasher.flash(&ready.request, events)?,
+                    None => args.pod.phases.flash(flasher, ready, events)?,
                 };
                 let remember =
                     |firmware| memory::remember(&shared.cache()?, &report, &ready.request.profile.id, firmware);

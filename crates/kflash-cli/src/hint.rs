@@ -108,6 +108,12 @@ pub fn hint(kind: &FailureKind, board: BoardState, by_hand: &Hands) -> Option<St
             }
             _ => "run the same again when you like".into(),
         },
+        FailureKind::Phase => {
+            "run the same in a container that is created now, with the same directory for --phased".into()
+        }
+        FailureKind::NoNode => "name a path that stays to the device plugin, such as one of /dev/serial/by-path; or \
+            mount the node's whole /dev in a privileged container, which follows every board"
+            .into(),
         FailureKind::NoProbe => "`kflash detect` lists the debug probes that are plugged in: CMSIS-DAP v2, ST-Link v2 \
             and v3, J-Link"
             .into(),
@@ -288,6 +294,8 @@ mod tests {
             FailureKind::Mismatch,
             FailureKind::Taken,
             FailureKind::Interrupted,
+            FailureKind::Phase,
+            FailureKind::NoNode,
             FailureKind::NoProbe,
             FailureKind::SeveralProbes,
             FailureKind::ProbeDenied { probe: "0d28:0204 (DAPLink)".into() },
@@ -321,6 +329,8 @@ mod tests {
                 | FailureKind::Mismatch
                 | FailureKind::Taken
                 | FailureKind::Interrupted
+                | FailureKind::Phase
+                | FailureKind::NoNode
                 | FailureKind::NoProbe
                 | FailureKind::SeveralProbes
                 | FailureKind::ProbeDenied { .. }

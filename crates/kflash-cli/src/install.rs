@@ -81,6 +81,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         probe: None,
         force: true,
         gated: true,
+        phased: false,
         trace: None,
         shared,
     };

@@ -26,6 +26,7 @@ mod install;
 mod job;
 mod memory;
 mod obtain;
+mod phases;
 mod picture;
 mod plan;
 mod pod;

@@ -64,6 +64,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         probe: args.probe.asked(),
         force: false,
         gated: false,
+        phased: false,
         trace: None,
         shared,
     };

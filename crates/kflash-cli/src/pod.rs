@@ -9,6 +9,7 @@ use kflash::cluster::{Confirmed, Gate, Outcome, Summary, file};
 use kflash::exit::ExitCode;
 
 use crate::failure::Failure;
+use crate::phases::Phases;
 use crate::render;
 use crate::sheet::shown;
 
@@ -22,6 +23,8 @@ pub struct Pod {
     /// Write the result to FILE, in less than 4 KiB of JSON: the container's termination message
     #[arg(long, value_name = "FILE")]
     termination_message: Option<PathBuf>,
+    #[command(flatten)]
+    pub phases: Phases,
 }
 
 /// What is to be known of a flash that did not take place.
@@ -74,14 +77,23 @@ fn nothing() -> Summary {
 
 impl From<&Failure> for Summary {
     fn from(failure: &Failure) -> Self {
-        Self::new(Outcome::Failed, failure.exit, Some(failure.message.clone()))
+        let result = if failure.exit == ExitCode::Phase { Outcome::Phase } else { Outcome::Failed };
+        Self::new(result, failure.exit, Some(failure.message.clone()))
     }
 }
 
 impl Pod {
     /// Flashes, unless `quiesce` has said not to: no device is opened then. Leaves what it came to where it was told to.
     pub fn run(&self, json: bool, flash: impl FnOnce(&Ends) -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+        // Of an earlier phase.
+        if let Some(path) = self.handover.as_ref().filter(|_| self.phases.phased()).map(|it| it.join(file::RESULT)) {
+            let _ = fs::remove_file(path);
+        }
         let (ended, summary) = match self.gate() {
+            Ok(Some(Gate::AlreadyCurrent { .. } | Gate::Refused { .. })) if self.phases.another_follows => {
+                render::note("nothing is to be done: the container that follows says why");
+                return Ok(ExitCode::Ok);
+            }
             Ok(None | Some(Gate::Open)) => {
                 let ends = Ends::default();
                 let ended = flash(&ends);
@@ -114,7 +126,7 @@ impl Pod {
             }
         };
         self.leave(&summary);
-        ended
+        self.phases.end(ended, json)
     }
 
     /// What `quiesce` has said, where it was to be asked.

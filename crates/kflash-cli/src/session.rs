@@ -41,6 +41,8 @@ pub struct Session<'a> {
     pub force: bool,
     /// Whether the board is disturbed, so that printers are asked first whether they print.
     pub gated: bool,
+    /// Whether a phase before this one may have done something already.
+    pub phased: bool,
     /// Where every byte on the link is recorded.
     pub trace: Option<PathBuf>,
     /// The options of every verb.
@@ -49,6 +51,8 @@ pub struct Session<'a> {
 
 /// A board whose firmware is there.
 pub struct Ready {
+    /// The board's name in the configuration.
+    pub board: Option<String>,
     /// What is to be done.
     pub request: Request,
     /// The firmware as the cache is to remember it; `None` where nothing is remembered.
@@ -231,7 +235,8 @@ impl Session<'_> {
         };
         // Also where it was asked before: a print may have begun while firmware was built.
         self.ask_moonrakers(board, events)?;
-        if watch.interrupt.requested() {
+        // What an earlier phase brought into its bootloader is for the stage to put back.
+        if watch.interrupt.requested() && !self.phased {
             let message = "stopped by a signal before anything was done";
             let kind = FailureKind::Interrupted;
             return Err(of_flash(FlashError::new(ExitCode::Cancelled, kind, BoardState::Untouched, message)));
@@ -256,7 +261,7 @@ impl Session<'_> {
 
     /// The machine with the board, and the board's firmware.
     fn prepare(&self, board: &Board, firmware: Option<Obtained>) -> Result<(Bench, Ready), Failure> {
-        let Board { profile, chip, .. } = board.clone();
+        let Board { name, profile, chip, .. } = board.clone();
         let force = self.force;
         #[cfg(feature = "sim")]
         if let Some(Virtual { bootloader }) = self.simulated {
@@ -264,12 +269,12 @@ impl Session<'_> {
             let route = self.made.route.as_deref().or(configured);
             let rehearsal = crate::simulate::rehearse(board, route, bootloader, firmware)?;
             let request = Request { profile, chip, image: rehearsal.image, selectors: rehearsal.selectors, force };
-            return Ok((self.bench(Arc::new(rehearsal.host))?, Ready { request, firmware: None }));
+            return Ok((self.bench(Arc::new(rehearsal.host))?, Ready { board: name, request, firmware: None }));
         }
         let (host, selectors) = SystemHost::new(&self.shared.host_root).with_selectors(board.selectors.clone());
         let firmware = firmware.ok_or_else(|| Failure::usage("a test image is for virtual boards"))?;
         let request = Request { profile, chip, image: firmware.image.clone(), selectors, force };
-        Ok((self.bench(Arc::new(host))?, Ready { request, firmware: Some(firmware) }))
+        Ok((self.bench(Arc::new(host))?, Ready { board: name, request, firmware: Some(firmware) }))
     }
 
     fn bench(&self, host: Arc<dyn Host>) -> Result<Bench, Failure> {

@@ -39,7 +39,8 @@ struct OfBoard<'a> {
 impl Ended {
     /// A run that failed.
     pub fn failed(failure: &Failure) -> Self {
-        let mut line = format!("FAILED, exit code {}: {}", failure.exit.code(), failure.message);
+        let how = if failure.exit == ExitCode::Phase { "UNDER WAY" } else { "FAILED" };
+        let mut line = format!("{how}, exit code {}: {}", failure.exit.code(), failure.message);
         if let Some(board) = &failure.board {
             let _ = write!(line, "; board: {}", hint::state(board.state));
         }
@@ -71,7 +72,8 @@ fn table(boards: &[(String, Ended)], exit: ExitCode) -> String {
     for (name, ended) in boards {
         let _ = writeln!(table, "{name:<width$}  {}", ended.line);
     }
-    let failed = boards.iter().filter(|(_, ended)| ended.exit != ExitCode::Ok).count();
+    let well = [ExitCode::Ok, ExitCode::Phase];
+    let failed = boards.iter().filter(|(_, ended)| !well.contains(&ended.exit)).count();
     if failed > 0 {
         let _ = writeln!(table, "{failed} of {} failed; exit code {}, of the worst", boards.len(), exit.code());
     }

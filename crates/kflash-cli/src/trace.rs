@@ -53,6 +53,10 @@ impl Host for TracedHost {
         Ok(self.tracer.usb(self.host.open_usb(device)?, &device.place.to_string()))
     }
 
+    fn has_node(&self, device: &Device) -> bool {
+        self.host.has_node(device)
+    }
+
     fn holders(&self, device: &Device) -> Holders {
         self.host.holders(device)
     }

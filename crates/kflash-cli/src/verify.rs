@@ -47,6 +47,7 @@ pub fn run(args: &Args, shared: &Shared) -> Result<ExitCode, Failure> {
         probe: args.probe.asked(),
         force: false,
         gated: args.read_back,
+        phased: false,
         trace: None,
         shared,
     };

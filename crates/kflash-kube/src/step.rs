@@ -111,7 +111,7 @@ impl Step {
             Self::Ended { summary } => match summary.result {
                 Outcome::Flashed => (EventKind::Normal, "Flashed"),
                 Outcome::AlreadyCurrent => (EventKind::Normal, "AlreadyCurrent"),
-                Outcome::Refused | Outcome::Failed => (EventKind::Warning, "FlashFailed"),
+                Outcome::Phase | Outcome::Refused | Outcome::Failed => (EventKind::Warning, "FlashFailed"),
             },
             Self::Retrying { .. } | Self::Unnoted { .. } => return None,
         })
@@ -165,7 +165,7 @@ fn ended(f: &mut Formatter<'_>, summary: &Summary) -> fmt::Result {
     match summary.result {
         Outcome::Flashed => write!(f, "flashed: the board runs {now}")?,
         Outcome::AlreadyCurrent => write!(f, "not flashed: the board runs {now} already")?,
-        Outcome::Refused | Outcome::Failed => {
+        Outcome::Phase | Outcome::Refused | Outcome::Failed => {
             let message = summary.message.as_deref().unwrap_or("no reason was given");
             write!(f, "not flashed (exit code {}): {message}", summary.exit_code)?;
         }

@@ -155,7 +155,7 @@ fn klipper_answers_on_its_tty() {
 #[test]
 fn a_touch_is_felt_and_the_board_comes_back_as_another_device() {
     let bench = Bench::new("btt-octopus-v1.1-f446", usb);
-    bench.wait_for("tty");
+    let first = bench.wait_for("tty");
     let number = || fs::read_to_string(bench.path("sys/bus/usb/devices/1-1/devnum")).unwrap();
     let before = number();
     // Opening and closing alone is no touch.
@@ -178,6 +178,8 @@ fn a_touch_is_felt_and_the_board_comes_back_as_another_device() {
     );
     assert!(!bench.path("dev/ttyACM0").is_symlink());
     assert_ne!(number(), before);
+    // Another name is another number.
+    assert_ne!(tty.split(' ').nth(1), first.split(' ').nth(1));
     let mut katapult = bench.open("ttyACM7", 250_000);
     katapult.write(&CONNECT);
     assert_eq!(katapult.read(4).unwrap()[..3], [0x01, 0x88, 0xa0]);

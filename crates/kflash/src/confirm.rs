@@ -11,7 +11,7 @@ use crate::discover::{Device, Mode};
 use crate::enter::{HANDS_LIMIT, elsewhere};
 use crate::event::{Check, Event, Phase, Verdict};
 use crate::exit::ExitCode;
-use crate::flash::{BoardState, FailureKind, FlashError, Run};
+use crate::flash::{BoardState, FailureKind, FlashError, Run, Started};
 use crate::follow::{self, Waited};
 use crate::host::Holders;
 use crate::klipper::client::{Client, KlipperError};
@@ -44,8 +44,33 @@ pub(crate) struct Confirmed {
 /// a reset. `by_hand`: BOOT0 may still be set.
 pub(crate) fn confirm(run: &mut Run<'_>, plan: &Plan, by_hand: bool) -> Result<Confirmed, FlashError> {
     run.begin(Phase::Confirm, format!("waiting for the application at {}", run.place()));
-    let (client, dictionary) = await_image(run, Start::ByBootloader)?;
-    if plan.bootloader == BootloaderKind::None {
+    await_klipper(run, Start::ByBootloader)?;
+    run.still_here(BoardState::Written, "written, verified and started")?;
+    let (client, dictionary) = ask_image(run)?;
+    prove(run, plan.bootloader, client, dictionary, by_hand)
+}
+
+/// The same for what an earlier phase of this flash has started.
+pub(crate) fn resume(run: &mut Run<'_>, started: &Started) -> Result<Confirmed, FlashError> {
+    run.begin(Phase::Confirm, format!("waiting for the application at {}", run.place()));
+    await_klipper(run, Start::Earlier)?;
+    run.still_here(BoardState::Written, "it runs")?;
+    let (client, dictionary) = ask_image(run)?;
+    if started.confirmed {
+        return Ok(Confirmed { dictionary, checks: Vec::new() });
+    }
+    prove(run, started.bootloader, client, dictionary, false)
+}
+
+/// Proves that a resident bootloader starts the application.
+fn prove<'a>(
+    run: &mut Run<'a>,
+    bootloader: BootloaderKind,
+    client: Client<'a>,
+    dictionary: Dictionary,
+    by_hand: bool,
+) -> Result<Confirmed, FlashError> {
+    if bootloader == BootloaderKind::None {
         if let (true, Some(undo)) = (by_hand, &run.request.profile.hands.boot0_undo) {
             run.note(format!("if BOOT0 was set by hand: {undo}"));
         }
@@ -121,12 +146,17 @@ fn prove_boot_path<'a>(run: &mut Run<'a>, mut client: Client<'a>, by_hand: bool)
         if let Err(error) = reset {
             run.warn(format!("the reset was not acknowledged: {error}"));
         }
-        let mut returned = await_image(run, Start::ByReset);
+        let mut returned = await_klipper(run, Start::ByReset);
         if returned.is_err() && by_hand && run.device.mode == Mode::Dfu {
             release_boot0(run)?;
-            returned = await_image(run, Start::ByReset);
+            returned = await_klipper(run, Start::ByReset);
         }
-        (client, _) = returned?;
+        returned?;
+        if !run.has_node() {
+            let evidence = "it came back by itself after a reset, as a node that is not in this container";
+            return Ok(check(Verdict::Agrees, evidence.into()));
+        }
+        (client, _) = ask_image(run)?;
         if run.uart.is_none() {
             return Ok(check(Verdict::Agrees, "it came back by itself after a reset".into()));
         }
@@ -209,14 +239,12 @@ fn release_boot0(run: &mut Run<'_>) -> Result<(), FlashError> {
 enum Start {
     ByBootloader,
     ByReset,
+    /// An earlier phase.
+    Earlier,
 }
 
-fn await_image<'a>(run: &mut Run<'a>, start: Start) -> Result<(Client<'a>, Dictionary), FlashError> {
-    if run.uart.is_none() {
-        await_klipper(run, start)?;
-    } else {
-        run.host.clock().sleep(UART_RESET);
-    }
+/// Asks the application that is back what it is, which has to be the image.
+fn ask_image<'a>(run: &mut Run<'a>) -> Result<(Client<'a>, Dictionary), FlashError> {
     let baud = run.image_baud();
     let link = open(run, baud)?;
     let client = Client::connect(link, run.host.clock(), ANSWER_LIMIT).map_err(|error| no_answer(run, &error))?;
@@ -242,12 +270,16 @@ fn no_answer(run: &Run<'_>, error: &KlipperError) -> FlashError {
     run.failed(FlashError::new(ExitCode::Lost, FailureKind::DidNotReturn, BoardState::Written, message))
 }
 
-/// Waits until Klipper has enumerated anew on the device's port.
+/// Waits until Klipper has enumerated anew on the device's port; on a UART, nothing tells.
 fn await_klipper(run: &mut Run<'_>, start: Start) -> Result<(), FlashError> {
+    if run.uart.is_some() {
+        run.host.clock().sleep(UART_RESET);
+        return Ok(());
+    }
     let before = follow::enumeration(&run.device);
     let place = run.place().clone();
     let settled = |device: &Device| {
-        follow::enumeration(device) != before
+        (start == Start::Earlier || follow::enumeration(device) != before)
             && (device.mode == Mode::Klipper || (start == Start::ByReset && device.mode == Mode::Dfu))
     };
     let waited = follow::wait_for(run.host, &place, RETURN_LIMIT, None, settled);

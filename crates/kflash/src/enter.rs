@@ -99,7 +99,7 @@ fn left_meanwhile(run: &mut Run<'_>, error: FlashError) -> FlashError {
 /// Ends a run that erased nothing: starts the application again if one ran. Returns `failure` with the board's true state.
 pub(crate) fn put_back(run: &mut Run<'_>, mut entered: Entered<'_>, mut failure: FlashError) -> FlashError {
     failure.board = BoardState::InBootloader;
-    if run.running.is_some() || run.found.mode == Mode::Klipper {
+    if run.ran_before() {
         let ran_at = run.running.as_ref().and_then(|running| running.app_start);
         // Where nothing tells, as a reset does.
         let start = entered.target.info.app_start.or(ran_at).unwrap_or(run.request.chip.flash_start);
@@ -145,6 +145,7 @@ fn touch(run: &mut Run<'_>) -> Result<bool, FlashError> {
     match waited.map_err(|error| cannot_follow(run, &error))? {
         Waited::Found(device) => {
             run.device = *device;
+            run.still_here(BoardState::InBootloader, "Klipper left for its bootloader")?;
             Ok(true)
         }
         Waited::TimedOut(Some(device)) if device.mode == Mode::Klipper => {

@@ -1,6 +1,6 @@
 //! Progress: one enum, three renderers (bar, plain lines, JSON lines) in the command.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::WayBack;
 
@@ -50,7 +50,7 @@ pub enum Event {
 }
 
 /// The phases of a flash, as shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Fetching firmware.
@@ -72,7 +72,7 @@ pub enum Phase {
 }
 
 /// One check with its evidence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// What was compared: `image fits the application region`.
     pub name: String,
@@ -83,7 +83,7 @@ pub struct Check {
 }
 
 /// What came of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Both sides agree.

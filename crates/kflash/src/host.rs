@@ -22,6 +22,12 @@ pub trait Host: Send + Sync {
     /// Opens `device` by its USB node and checks that the node still is that device.
     fn open_usb(&self, device: &Device) -> Result<Box<dyn UsbLink>, LinkError>;
 
+    /// Whether this host has a node of `device` as it is now. A container keeps the nodes that it was created with: what
+    /// enumerates anew may have none there.
+    fn has_node(&self, _device: &Device) -> bool {
+        true
+    }
+
     /// Who holds the nodes of `device` open.
     fn holders(&self, device: &Device) -> Holders;
 

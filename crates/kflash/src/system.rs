@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::clock::{Clock, SystemClock};
 use crate::discover::holders::Open;
-use crate::discover::{Device, DiscoverError, Mode, Place, Scan, UsbId, UsbIdentity, remote, sysfs};
+use crate::discover::{Device, DiscoverError, Mode, Place, Scan, TtyNode, UsbId, UsbIdentity, remote, sysfs};
 use crate::host::{Holders, Host, LockError};
 use crate::identify::Selector;
 use crate::link::cdc::CdcLink;
@@ -93,7 +93,11 @@ impl SystemHost {
 
     fn resolve(&self, selector: Selector) -> Selector {
         match selector {
-            Selector::Tty(path) => Selector::Tty(sysfs::resolve(&self.root, &path)),
+            Selector::Tty(path) => {
+                let path = sysfs::resolve(&self.root, &path);
+                // A device plugin gives nodes other names than the kernel does: which device it is, its numbers tell.
+                Selector::Tty(sysfs::usb_tty_at(&self.root, &path).unwrap_or(path))
+            }
             other => other,
         }
     }
@@ -131,7 +135,11 @@ impl SystemHost {
         };
         let tty =
             device.tty.as_ref().or(seen_since.as_ref()).ok_or(LinkError::Unsupported { what: "a byte stream" })?;
-        let node = sysfs::under(&self.root, &tty.node);
+        let node = match &device.place {
+            Place::Usb(_) => sysfs::node_of(&self.root, tty),
+            _ => None,
+        };
+        let node = node.unwrap_or_else(|| sysfs::under(&self.root, &tty.node));
         // A name left behind by one device opens "fine" on the next: what counts is which device has the numbers. Looked at
         // before, so that no other board is reset by DTR, and after, because it may have happened in between.
         let is_meant = |numbers: (u32, u32)| match &device.place {
@@ -244,6 +252,23 @@ impl Host for SystemHost {
             Place::Usb(_) => Ok(Box::new(self.settled(device, || self.open_node(device))?)),
             Place::Usbip { server, busid } => Ok(Box::new(import(device, server, busid)?)),
             Place::Tty(_) | Place::Tcp(_) | Place::Probe(_) => Err(LinkError::Unsupported { what: "USB" }),
+        }
+    }
+
+    fn has_node(&self, device: &Device) -> bool {
+        let Place::Usb(path) = &device.place else { return true };
+        if let (Mode::Dfu | Mode::Rp2Boot, Some(node), Some(usb)) = (device.mode, &device.usbfs, &device.usb) {
+            let numbers = sysfs::char_device_numbers(&sysfs::under(&self.root, node));
+            return numbers == Some(usbfs_numbers(usb.bus, usb.number));
+        }
+        // A device is seen before its tty is.
+        let deadline = self.clock.now() + SETTLE;
+        loop {
+            match sysfs::tty_of(&self.root, path) {
+                Some(tty @ TtyNode { numbers: Some(_), .. }) => return sysfs::node_of(&self.root, &tty).is_some(),
+                _ if !self.is_there(device) || self.clock.now() >= deadline => return false,
+                _ => self.clock.sleep(POLL),
+            }
         }
     }
 

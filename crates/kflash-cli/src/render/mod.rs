@@ -169,7 +169,8 @@ fn printable(text: &str) -> String {
 /// Every failure answers three questions: the exit code, the state of the board, whether trying again can help.
 fn failure_text(failure: &Failure) -> String {
     let simulated = if failure.simulated { "SIMULATED: " } else { "" };
-    let mut text = format!("{simulated}error: {}\n", failure.message);
+    let word = if failure.exit == ExitCode::Phase { "phase" } else { "error" };
+    let mut text = format!("{simulated}{word}: {}\n", failure.message);
     for line in &failure.details {
         let _ = writeln!(text, "  {line}");
     }

@@ -5,5 +5,6 @@
 
 mod desk;
 mod obtain;
+mod phases;
 mod pod;
 mod printers;

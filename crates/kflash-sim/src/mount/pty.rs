@@ -1,6 +1,7 @@
 //! A board on a pty: its UART, or the tty that cdc_acm would make of its USB.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Pty {
     tree: Option<Tree>,
     tty: Option<String>,
     terminals: u64,
+    /// The name of the tty and its pty, as they were last.
+    last: Option<(String, PathBuf)>,
     /// What is on the host now, by enumeration.
     present: Option<(u64, Option<Terminal>)>,
 }
@@ -42,7 +45,7 @@ impl Pty {
     /// A pty for `cable`. With `tree` the host around it is made, too; the tty is called `tty` there, or as Linux would
     /// call the first of its kind.
     pub fn new(cable: Cable, tree: Option<Tree>, tty: Option<String>) -> Self {
-        Self { cable, tree, tty, terminals: 0, present: None }
+        Self { cable, tree, tty, terminals: 0, last: None, present: None }
     }
 
     /// Takes what the reader of a terminal handed over.
@@ -88,25 +91,43 @@ impl Pty {
                 (bridge.map(Parent::Bridge), Some(Wire::Uart { opening_resets: *opening_resets }), usual)
             }
         };
-        let terminal = wire.map(|wire| {
-            self.terminals += 1;
-            Terminal::open(self.terminals, wire, live, queue)
-        });
-        let terminal = terminal.transpose()?;
+        let name = live.tty().or(self.tty.as_deref()).unwrap_or(usual).to_owned();
+        let terminal = wire.map(|wire| self.open(&name, wire, live, queue)).transpose()?;
         let mut event = terminal.as_ref().map(|terminal| format!("tty pts={}", terminal.slave().display()));
         if let Some(tree) = &mut self.tree {
-            let name = live.tty().or(self.tty.as_deref()).unwrap_or(usual);
-            let tty = terminal.as_ref().map(|terminal| (name, terminal.slave()));
+            let tty = terminal.as_ref().map(|terminal| (&*name, terminal.slave()));
             let by_id = tree.add(live.port(), parent.as_ref(), tty)?;
             if let Some(event) = &mut event {
                 let by_id = by_id.map(|link| format!(" by-id={}", link.display())).unwrap_or_default();
-                event.push_str(&[" node=/dev/", name, &by_id].concat());
+                event.push_str(&[" node=/dev/", &name, &by_id].concat());
             }
         }
         if let Some(event) = event {
             live.tell(&event);
         }
         Ok(terminal)
+    }
+
+    /// A pty for the tty of this name. Under another name than before it has other numbers, too, as the kernel has it.
+    fn open(
+        &mut self,
+        name: &str,
+        wire: Wire,
+        live: &mut Live,
+        queue: &SyncSender<mount::Message>,
+    ) -> io::Result<Terminal> {
+        let taken = self.last.take().filter(|(last, _)| last != name).map(|(_, pty)| pty);
+        let mut kept = Vec::new();
+        loop {
+            self.terminals += 1;
+            let terminal = Terminal::open(self.terminals, wire, live, queue)?;
+            if taken.as_deref() == Some(terminal.slave()) {
+                kept.push(terminal);
+                continue;
+            }
+            self.last = Some((name.to_owned(), terminal.slave().to_owned()));
+            return Ok(terminal);
+        }
     }
 
     /// Takes the board's entries out of the host around it.

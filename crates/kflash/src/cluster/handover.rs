@@ -34,7 +34,7 @@ pub enum HandoverError {
 }
 
 /// Writes `value` as JSON to `path`, whole or not at all.
-pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), HandoverError> {
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), HandoverError> {
     let failed = |source| HandoverError::Io { what: "write", path: path.to_owned(), source };
     let json = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -48,13 +48,13 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), HandoverE
 }
 
 /// Takes `path` away, after making sure that it can be written.
-pub(super) fn clear(path: &Path) -> Result<(), HandoverError> {
+pub(crate) fn clear(path: &Path) -> Result<(), HandoverError> {
     write(path, &())?;
     fs::remove_file(path).map_err(|source| HandoverError::Io { what: "remove", path: path.to_owned(), source })
 }
 
 /// Reads what [`write`] wrote; `None` where there is no such file.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, HandoverError> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, HandoverError> {
     let failed = |source| HandoverError::Io { what: "read", path: path.to_owned(), source };
     let wrong = |problem| HandoverError::Content { path: path.to_owned(), problem };
     let file = match File::open(path) {

@@ -3,7 +3,7 @@
 //! `kflash-kube`.
 
 mod gate;
-mod handover;
+pub(crate) mod handover;
 pub(crate) mod name;
 mod role;
 mod summary;

@@ -53,6 +53,8 @@ pub enum Outcome {
     Flashed,
     /// The board ran this firmware already.
     AlreadyCurrent,
+    /// The container ended in the middle of a flash in phases: the next one goes on.
+    Phase,
     /// The gate did not open: nothing was stopped, no device was opened.
     Refused,
     /// Anything else.
@@ -92,9 +94,14 @@ impl Summary {
         let (result, message) = if let Some((name, worst)) = boards.iter().find(|(_, board)| board.exit == exit)
             && exit != ExitCode::Ok
         {
-            let failed = boards.values().filter(|board| board.exit != ExitCode::Ok).count();
             let why = worst.message.as_deref().unwrap_or("no reason was given");
-            (Outcome::Failed, Some(format!("{failed} of {} boards failed: {name}: {why}", boards.len())))
+            if worst.result == Outcome::Phase {
+                (Outcome::Phase, Some(format!("{name}: {why}")))
+            } else {
+                let well = [ExitCode::Ok, ExitCode::Phase];
+                let failed = boards.values().filter(|board| !well.contains(&board.exit)).count();
+                (Outcome::Failed, Some(format!("{failed} of {} boards failed: {name}: {why}", boards.len())))
+            }
         } else if all(Outcome::AlreadyCurrent) {
             (Outcome::AlreadyCurrent, None)
         } else {
@@ -223,7 +230,7 @@ mod tests {
     #[test]
     fn only_a_good_end_confirms() {
         assert_eq!(whole().confirmed().unwrap().version, "v0.13.0-1-g2");
-        for result in [Outcome::Failed, Outcome::Refused] {
+        for result in [Outcome::Failed, Outcome::Refused, Outcome::Phase] {
             assert_eq!(Summary { result, ..whole() }.confirmed(), None);
         }
         assert_eq!(Summary { exit: ExitCode::Lost, ..whole() }.confirmed(), None);
@@ -247,6 +254,12 @@ mod tests {
         assert_eq!((worst.result, worst.exit, worst.exit_code), (Outcome::Failed, ExitCode::Write, 11));
         assert_eq!(worst.message.as_deref(), Some("2 of 3 boards failed: c: it stalls"));
         assert_eq!(worst.confirmed(), None);
+        let phase = Summary::new(Outcome::Phase, ExitCode::Phase, Some("the next container goes on".into()));
+        let on = of(&[("a", failed(ExitCode::NotFound, "no such device")), ("b", whole()), ("c", phase.clone())]);
+        assert_eq!((on.result, on.exit), (Outcome::Phase, ExitCode::Phase));
+        assert_eq!(on.message.as_deref(), Some("c: the next container goes on"));
+        let stalled = of(&[("a", phase), ("b", failed(ExitCode::Write, "it stalls"))]);
+        assert_eq!(stalled.message.as_deref(), Some("1 of 2 boards failed: b: it stalls"));
         assert_eq!(worst.boards["b"].confirmed().unwrap().version, "v0.13.0-1-g2");
     }
 

@@ -18,6 +18,11 @@ const BY_ID: &str = "dev/serial/by-id";
 /// sysfs attributes are a page at most; a USB string has 126 UTF-16 units.
 const LONGEST_ATTRIBUTE: usize = 4096;
 
+/// How far below `/dev` a node is looked for: `/dev/serial/by-path` is two deep.
+const DEEPEST: u32 = 3;
+/// How many entries of `/dev` are looked at.
+const MOST_NODES: u32 = 10_000;
+
 /// `bDeviceClass` of a hub.
 const HUB: &str = "09";
 
@@ -78,6 +83,40 @@ pub(crate) fn bus_and_number(root: &Path, path: &UsbPath) -> Option<(u16, u16)> 
 pub(crate) fn tty_of(root: &Path, path: &UsbPath) -> Option<TtyNode> {
     let (name, numbers) = tty(&Folder::open(root.join(USB_DEVICES).join(path.as_str())).ok()?, path)?;
     Some(TtyNode { node: Path::new("/dev").join(name), by_id: None, numbers })
+}
+
+/// The node (with the root) that has a tty's numbers: by the kernel's name, else by whatever name a device plugin gave it in
+/// this container. `None` where there is none, or the numbers are not known.
+pub(crate) fn node_of(root: &Path, tty: &TtyNode) -> Option<PathBuf> {
+    let (node, numbers) = (under(root, &tty.node), tty.numbers?);
+    if char_device_numbers(&node) == Some(numbers) {
+        return Some(node);
+    }
+    let mut left = MOST_NODES;
+    find_node(&root.join("dev"), numbers, DEEPEST, &mut left)
+}
+
+/// A node with these numbers in `folder`, or in folders that are at most `deeper` below it.
+fn find_node(folder: &Path, numbers: (u32, u32), deeper: u32, left: &mut u32) -> Option<PathBuf> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        *left = left.checked_sub(1)?;
+        // Links are followed to a node, never into a folder.
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+            _ if char_device_numbers(&entry.path()) == Some(numbers) => return Some(entry.path()),
+            _ => {}
+        }
+    }
+    let deeper = deeper.checked_sub(1)?;
+    folders.iter().find_map(|folder| find_node(folder, numbers, deeper, left))
+}
+
+/// The tty, as the kernel calls it, that the node at `path` is, where that is one of a USB device.
+pub(crate) fn usb_tty_at(root: &Path, path: &Path) -> Option<PathBuf> {
+    let numbers = char_device_numbers(&under(root, path));
+    let mut ttys = scan(root).ok()?.devices.into_iter().filter_map(|device| device.tty);
+    ttys.find(|tty| tty.numbers.is_some() && tty.numbers == numbers).map(|tty| tty.node)
 }
 
 /// Where the links from `path` (without the root) lead, read as text, so that they stay under the root.

@@ -99,6 +99,10 @@ pub enum FailureKind {
     Taken,
     /// A signal asked to stop.
     Interrupted,
+    /// The device is another node now than this container has: the next one goes on.
+    Phase,
+    /// No node in this container is the device.
+    NoNode,
     /// No debug probe is plugged in, or none that fits.
     NoProbe,
     /// Several debug probes would do.

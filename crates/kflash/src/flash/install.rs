@@ -14,7 +14,7 @@ impl Flasher<'_> {
     /// Installs Katapult through the DFU in the chip's ROM, alone or with an application, and proves what runs.
     /// `request.image` is the application, or without one Katapult.
     pub fn install(&self, request: &Request, parts: &Parts<'_>, events: Events<'_>) -> Result<Report, FlashError> {
-        let mut run = Run::look(self, request, events, true)?;
+        let mut run = Run::look(self, request, None, events, true)?;
         let plan = |run: &Run<'_>, target| plan::install(&run.known(target), parts, Protocol::Dfuse);
         let first =
             plan(&run, None).map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;

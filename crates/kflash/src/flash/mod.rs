@@ -4,17 +4,19 @@
 mod by_probe;
 mod failure;
 mod install;
+mod phased;
 mod route;
 mod run;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "swd")]
 pub use self::by_probe::{Backup, Through};
 pub use self::failure::{BoardState, FailureKind, FlashError};
+pub use self::phased::{Journal, Started};
 pub use self::route::{Heard, Suggestion, Unheard, Wanted};
 pub(crate) use self::run::Run;
 use crate::apply::{self, ApplyError, Progress};
@@ -112,7 +114,7 @@ pub enum Outcome {
 }
 
 /// Firmware, in a few words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firmware {
     /// `Klipper` or `Kalico`.
     pub app: String,
@@ -127,21 +129,39 @@ pub struct Firmware {
 impl Flasher<'_> {
     /// What would be done. Opens no port that resets the board, and never enters a bootloader.
     pub fn plan(&self, request: &Request, events: Events<'_>) -> Result<Plan, FlashError> {
-        let run = Run::look(self, request, events, !request.profile.opening_resets)?;
+        let run = Run::look(self, request, None, events, !request.profile.opening_resets)?;
         plan::make(&run.known(None)).map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))
     }
 
     /// Flashes the device and proves what runs.
     pub fn flash(&self, request: &Request, events: Events<'_>) -> Result<Report, FlashError> {
-        match self.flash_once(request, events) {
+        self.flash_on(request, None, events)
+    }
+
+    /// With a `journal`, as a phase.
+    fn flash_on(
+        &self,
+        request: &Request,
+        mut journal: Option<&mut Journal>,
+        events: Events<'_>,
+    ) -> Result<Report, FlashError> {
+        match self.flash_once(request, journal.as_deref_mut(), events) {
             // It was found in a bootloader that was about to leave: now its application may run.
-            Err(error) if error.kind == FailureKind::LeftMeanwhile => self.flash_once(request, events),
+            Err(error) if error.kind == FailureKind::LeftMeanwhile => self.flash_once(request, journal, events),
             result => result,
         }
     }
 
-    fn flash_once(&self, request: &Request, events: Events<'_>) -> Result<Report, FlashError> {
-        let mut run = Run::look(self, request, events, true)?;
+    fn flash_once(
+        &self,
+        request: &Request,
+        journal: Option<&mut Journal>,
+        events: Events<'_>,
+    ) -> Result<Report, FlashError> {
+        let mut run = Run::look(self, request, journal, events, true)?;
+        if let Some(started) = run.started() {
+            return finish(run, &started);
+        }
         let first = plan::make(&run.known(None))
             .map_err(|refusal| run.failed(FlashError::refused(&refusal, BoardState::Untouched)))?;
         for check in &first.checks {
@@ -152,6 +172,7 @@ impl Flasher<'_> {
             run.note("nothing was written; the bytes were not compared (--force writes, verify --read-back compares)");
             return Ok(run.report(Outcome::AlreadyCurrent, now, first.checks));
         }
+        run.refuse_phases(&first)?;
         for warning in &first.warnings {
             run.emit(Event::Warning { text: warning.text.clone() });
         }
@@ -166,7 +187,9 @@ impl Flasher<'_> {
         }
         let found_by_hand = entered.by_hand;
         drop(entered);
+        run.note_started(&plan);
         let confirmed = confirm::confirm(&mut run, &plan, found_by_hand)?;
+        run.note_confirmed(&confirmed.checks);
         let mut checks = plan.checks;
         checks.extend(confirmed.checks);
         Ok(run.report(Outcome::Flashed, Some(Firmware::of(&confirmed.dictionary)), checks))
@@ -175,7 +198,7 @@ impl Flasher<'_> {
     /// Compares what runs with the image; with `read_back` what the flash holds, too, for which it enters the bootloader
     /// and starts the application again.
     pub fn verify(&self, request: &Request, read_back: bool, events: Events<'_>) -> Result<Report, FlashError> {
-        let mut run = Run::look(self, request, events, true)?;
+        let mut run = Run::look(self, request, None, events, true)?;
         if !read_back {
             return verify_running(run);
         }
@@ -217,9 +240,18 @@ impl Flasher<'_> {
     }
 }
 
+/// Confirms what an earlier phase has started.
+fn finish(mut run: Run<'_>, started: &Started) -> Result<Report, FlashError> {
+    let confirmed = confirm::resume(&mut run, started)?;
+    run.note_confirmed(&confirmed.checks);
+    let checks = [&started.checks[..], &confirmed.checks].concat();
+    Ok(run.report(Outcome::Flashed, Some(Firmware::of(&confirmed.dictionary)), checks))
+}
+
 /// Enters the bootloader and completes the plan with its word. A refusal here puts the application back.
 fn prepare<'a>(run: &mut Run<'a>, first: &Plan) -> Result<(Entered<'a>, Plan), FlashError> {
-    if run.interrupt.requested() {
+    // What an earlier phase brought into its bootloader is entered all the same, and put back.
+    if run.interrupt.requested() && !run.was_brought_here() {
         return Err(run.failed(FlashError { board: BoardState::Untouched, ..interrupted() }));
     }
     let entered = enter::enter(run, first)?;

@@ -8,12 +8,12 @@ use crate::board::Cable;
 use crate::discover::{Device, Mode, Place};
 use crate::event::{Check, Event, Events, Phase};
 use crate::exit::ExitCode;
+use crate::flash::phased::{self, Journal};
 use crate::flash::{
     BoardState, FailureKind, Firmware, FlashError, Flasher, Interrupt, Outcome, Report, Request, interrupted,
 };
 use crate::follow;
 use crate::host::{Holders, Host};
-use crate::identify;
 use crate::klipper::client::KlipperError;
 use crate::klipper::dictionary::BuiltFor;
 use crate::link::shared::SharedLink;
@@ -42,6 +42,8 @@ pub(crate) struct Run<'a> {
     pub running_baud: Option<u32>,
     /// The port, where it is a UART's: opened once, since opening may reset the board.
     pub uart: Option<SharedLink>,
+    /// Where this is a phase: what those before left, and what it leaves.
+    pub journal: Option<&'a mut Journal>,
     events: Events<'a>,
     phase: Option<(Phase, Duration)>,
     durations: BTreeMap<Phase, Duration>,
@@ -51,18 +53,21 @@ pub(crate) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Finds the device that is meant, locks it, and asks it what it runs. A UART port is opened only if `open_uart`.
+    /// `journal`: where this is a phase.
     pub fn look(
         flasher: &'a Flasher<'_>,
         request: &'a Request,
+        journal: Option<&'a mut Journal>,
         events: Events<'a>,
         open_uart: bool,
     ) -> Result<Self, FlashError> {
         let host = flasher.host;
         events(Event::Phase { phase: Phase::Look, what: "looking for the device".into(), total: None });
         let scan = host.scan()?;
-        let (found, _) = identify::select(&scan, &request.selectors, &request.profile, &request.chip)?;
+        let found = phased::select(&scan, request, journal.as_deref())?;
         let lock = host.lock(&found).map_err(|error| FlashError::from(error).at(&found.place))?;
-        let mut run = Self::new(flasher, request, found, lock, events);
+        let mut run = Self { journal, ..Self::new(flasher, request, found, lock, events) };
+        run.begin_phase()?;
         run.refuse_held()?;
         match (run.device.mode, cable_of(&run.device)) {
             (Mode::Klipper, _) => run.ask_usb()?,
@@ -91,6 +96,7 @@ impl<'a> Run<'a> {
             running: None,
             running_baud: None,
             uart: None,
+            journal: None,
             phase: Some((Phase::Look, host.clock().now())),
             durations: BTreeMap::new(),
             notes: Vec::new(),
@@ -169,7 +175,7 @@ impl<'a> Run<'a> {
 
     /// The good end.
     pub fn report(mut self, outcome: Outcome, now: Option<Firmware>, checks: Vec<Check>) -> Report {
-        self.end_phase();
+        let (before, durations_ms) = (self.before(), self.durations_ms());
         // udev makes the by-id link some time after the tty.
         if let Ok(Some(device @ Device { tty: Some(_), .. })) = follow::at(self.host, self.place()) {
             self.device = device;
@@ -184,12 +190,28 @@ impl<'a> Run<'a> {
             outcome,
             simulated: self.host.simulated(),
             device: self.device,
-            before: self.running.as_ref().map(|running| Firmware::of(&running.dictionary)),
+            before,
             now,
             notes: self.notes,
             checks,
-            durations_ms: self.durations.into_iter().map(|(phase, time)| (phase, time.as_millis() as u64)).collect(),
+            durations_ms,
         }
+    }
+
+    /// What ran before anything was done.
+    pub fn before(&self) -> Option<Firmware> {
+        let seen = || self.running.as_ref().map(|running| Firmware::of(&running.dictionary));
+        self.journal.as_ref().map_or_else(seen, |journal| journal.before.clone())
+    }
+
+    /// How long each phase took until now, those of earlier containers included.
+    pub fn durations_ms(&mut self) -> BTreeMap<Phase, u64> {
+        self.end_phase();
+        let mut durations = self.journal.as_ref().map(|journal| journal.durations_ms.clone()).unwrap_or_default();
+        for (phase, time) in &self.durations {
+            *durations.entry(*phase).or_default() += time.as_millis() as u64;
+        }
+        durations
     }
 
     /// Opens the byte stream of the device as it is now. On a UART that is the one port, at another rate.

@@ -152,10 +152,7 @@ fn a_tty_without_usb_is_listed_when_it_is_named() {
     assert_eq!((device.mode, &device.usb), (Mode::Unknown, &None));
     host.open_serial(&device, 115_200).unwrap();
     // The pty behind the name is another one by now.
-    let moved = Device {
-        tty: device.tty.clone().map(|tty| crate::discover::TtyNode { numbers: Some((4, 64)), ..tty }),
-        ..device
-    };
+    let moved = Device { tty: device.tty.clone().map(|tty| TtyNode { numbers: Some((4, 64)), ..tty }), ..device };
     assert!(matches!(host.open_serial(&moved, 115_200).map(|_| ()), Err(LinkError::Stale { .. })));
 }
 
@@ -206,4 +203,53 @@ fn who_holds_a_board_is_seen_by_its_numbers() {
     assert_eq!(host.holders(&device), Holders::Seen { processes, complete: true });
     let _lock = host.lock(&device).unwrap();
     assert!(matches!(host.lock(&device).map(|_| ()), Err(LockError::Held { .. })));
+}
+
+#[test]
+fn a_node_is_found_by_its_numbers_whatever_a_device_plugin_called_it() {
+    let mut root = Root::new();
+    let pty = root.plug("1-1", "ttyACM3");
+    let other = root.plug("1-2", "ttyACM0");
+    fs::remove_file(root.path().join("dev/ttyACM3")).unwrap();
+    // The name is that of another board on the host.
+    root.node("ttyACM0", pty);
+    let named = vec![Selector::Tty("/dev/ttyACM0".into())];
+    let (host, selectors) = SystemHost::new(root.path()).with_selectors(named);
+    assert_eq!(selectors, [Selector::Tty("/dev/ttyACM3".into())]);
+    let [ours, its] = ["1-1", "1-2"].map(|place| by_place(&host, place));
+    assert_eq!([host.has_node(&ours), host.has_node(&its)], [true, false]);
+    let mut link = host.open_serial(&ours, 250_000).unwrap();
+    root.ptys[pty].0.write_all(b"hello").unwrap();
+    assert_eq!(link.read(&mut [0; 5], Duration::from_secs(5)).unwrap(), 5);
+    drop(link);
+
+    // What it was created with is another board's by now, and it enumerated anew.
+    root.node("ttyACM0", other);
+    assert_eq!([host.has_node(&ours), host.has_node(&its)], [false, true]);
+    fs::create_dir_all(root.path().join("dev/kflash/by/name")).unwrap();
+    root.node("kflash/by/name/mcu", pty);
+    assert!(host.has_node(&ours));
+    drop(host.open_serial(&ours, 250_000).unwrap());
+    assert_eq!(root.ptys[other].0.baud_rate().unwrap(), 38400, "the other board was not even opened");
+}
+
+#[test]
+fn a_node_is_looked_for_in_dev_alone_and_not_for_ever() {
+    let mut root = Root::new();
+    let pty = root.plug("1-1", "ttyACM0");
+    fs::remove_file(root.path().join("dev/ttyACM0")).unwrap();
+    let host = SystemHost::new(root.path());
+    let device = by_place(&host, "1-1");
+    fs::create_dir(root.path().join("elsewhere")).unwrap();
+    root.node("../elsewhere/mcu", pty);
+    symlink("../elsewhere", root.path().join("dev/elsewhere")).unwrap();
+    symlink(".", root.path().join("dev/around")).unwrap();
+    fs::create_dir_all(root.path().join("dev/a/b/c/d")).unwrap();
+    root.node("a/b/c/d/mcu", pty);
+    assert!(!host.has_node(&device));
+    root.node("a/b/c/mcu", pty);
+    assert!(host.has_node(&device));
+    // One that left has none.
+    fs::remove_dir_all(root.path().join("sys/bus/usb/devices/1-1")).unwrap();
+    assert!(!host.has_node(&device));
 }
