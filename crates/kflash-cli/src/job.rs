@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::value_parser;
 use kflash::config::Printer;
 use kflash::exit::ExitCode;
-use kflash_job::{Access, Images, Inputs, JobError, Quiesce, Shape, Via, notes_of_flash, notes_of_setup, yaml};
+use kflash_job::{
+    Access, Images, Inputs, JobError, Kubernetes, Quiesce, Shape, Via, notes_of_flash, notes_of_setup, yaml,
+};
 
 use crate::args::Shared;
 use crate::failure::Failure;
@@ -37,7 +39,8 @@ enum Verb {
 #[command(after_help = "Examples:
   kflash job render --printer voron --out k8s-jobs/voron
   kflash job render --printer voron --firmware klipper.bin | kubectl apply -f -
-  kflash job render --printer ender --access unprivileged --registry registry.local:5000")]
+  kflash job render --printer ender --access unprivileged --registry registry.local:5000
+  kflash job render --printer voron --access unprivileged --phased --k8s 1.35")]
 struct Render {
     /// The printer, by its name in the configuration
     #[arg(long, value_name = "NAME")]
@@ -46,6 +49,15 @@ struct Render {
     /// re-enumerate
     #[arg(long, default_value = "privileged", value_name = "privileged|unprivileged")]
     access: Access,
+    /// With --access unprivileged, for a board on USB behind Katapult: flash it in phases, since a container keeps the
+    /// device node that it was created with. The device plugin has to give a path that stays, such as one of
+    /// /dev/serial/by-path
+    #[arg(long)]
+    phased: bool,
+    /// The oldest Kubernetes that it has to run on. It matters with --phased alone: from 1.35 on, one container is created
+    /// again for each phase; before, there are three
+    #[arg(long, default_value = "1.29", value_name = "1.29|1.33|1.35")]
+    k8s: Kubernetes,
     /// How Klipper is stopped: by a sidecar that scales it, by a token that it gives up to a Job of higher priority (the
     /// Job then waits to be started), or by somebody else
     #[arg(long, default_value = "sidecar", value_name = "sidecar|token|none")]
@@ -95,6 +107,8 @@ impl Render {
                 .map_err(|error| Failure::usage(format!("--via: {error}")))?,
             wait: self.wait,
             trusting: self.trust_silence,
+            phased: self.phased,
+            kubernetes: self.k8s,
         };
         let firmware = self.firmware.as_deref().map(firmware::read).transpose()?;
         let ca = config.fetch.as_ref().and_then(|fetch| fetch.ca.as_deref()).map(read).transpose()?;

@@ -59,6 +59,14 @@ pub enum JobError {
         /// What both ask for.
         resource: String,
     },
+    /// Phases that would be for nothing.
+    #[error("printer {printer}: a flash in phases (--phased) is for nothing: {why}")]
+    NoPhases {
+        /// The printer.
+        printer: String,
+        /// Why.
+        why: &'static str,
+    },
     /// A wait that nobody would wait.
     #[error("printer {printer}: only a sidecar waits for the end of a print, and this is --quiesce {quiesce}")]
     NobodyWaits {

@@ -11,6 +11,7 @@ use k8s_openapi::api::batch::v1::{
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kflash::boards;
+use kflash::cluster::container;
 use kflash::config::{Board, Config, Printer};
 use kflash::digest::Sha256;
 use kflash::exit::ExitCode;
@@ -20,7 +21,7 @@ use kflash::plan;
 
 use crate::config_toml::{From, config_toml, is_of_host, sources};
 use crate::metadata::{self, job_name, labels};
-use crate::pod::{CA, CONFIG, FLASHER, GIVEN, MOONRAKER_CA, pod, profile_key};
+use crate::pod::{CA, CONFIG, GIVEN, MOONRAKER_CA, pod, profile_key};
 use crate::setup::cluster_of;
 use crate::{JobError, Manifest, Quiesce, Shape, Via};
 
@@ -149,13 +150,13 @@ fn failure_policy(shape: &Shape) -> PodFailurePolicy {
     let useless = [ExitCode::Usage, ExitCode::Refused, ExitCode::Denied, ExitCode::Build, ExitCode::Lost];
     // A printer that prints was not asked to be flashed whenever it ends: for that there is a wait. But who obtains the
     // firmware may come a moment before Moonraker is up.
-    let refusals = [on_exit(&useless, None), on_exit(&[ExitCode::Busy], Some(FLASHER))];
+    let refusals = [on_exit(&useless, None), on_exit(&[ExitCode::Busy], Some(container::FLASHER))];
     let on_disruption = PodFailurePolicyRule {
         action: "Ignore".to_owned(),
         on_exit_codes: None,
         on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
             type_: "DisruptionTarget".to_owned(),
-            status: "True".to_owned(),
+            status: Some("True".to_owned()),
         }]),
     };
     let rules = refusals.into_iter().chain((!is_once(shape)).then_some(on_disruption)).collect();

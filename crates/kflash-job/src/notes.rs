@@ -6,7 +6,7 @@ use kflash::config::Printer;
 
 use crate::metadata::{OWN_TOKENS, token};
 use crate::setup::cluster_of;
-use crate::{Access, JobError, Quiesce, Shape};
+use crate::{Access, JobError, Kubernetes, Quiesce, Shape};
 
 /// The comments above what [`setup`](crate::setup) makes.
 pub fn notes_of_setup(printer: &Printer, shape: &Shape) -> Result<String, JobError> {
@@ -48,6 +48,11 @@ pub fn notes_of_flash(shape: &Shape) -> String {
             "#\n# Waits up to {} s for a print to end, when the firmware is there. Until then Klipper runs, nothing is stopped, and\n\
              # the node cannot be drained; kubectl delete -f flash-job.yaml ends the wait.\n",
             shape.wait
+        );
+    }
+    if shape.phased && shape.kubernetes >= Kubernetes::V1_35 {
+        text.push_str(
+            "#\n# For Kubernetes 1.35 or newer: the container kflash is created again in its place for each phase of the flash.\n",
         );
     }
     if shape.quiesce == Quiesce::Token {

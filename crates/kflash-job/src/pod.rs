@@ -10,12 +10,13 @@ use k8s_openapi::api::core::v1::{
     VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kflash::cluster::label;
+use kflash::cluster::{container, label};
 use kflash::config::{Board, Cluster, Printer};
 use kflash::identify::Selector;
 
 use crate::config_toml::{From, profile, selector};
 use crate::metadata::{lease_name, token};
+use crate::phases;
 use crate::setup::{PRIORITY, moonraker_of};
 use crate::{Access, JobError, Quiesce, Shape, Via};
 
@@ -23,8 +24,6 @@ use crate::{Access, JobError, Quiesce, Shape, Via};
 const FIRMWARE: &str = "/firmware";
 /// The key, and so the file, of firmware that comes along.
 pub(crate) const GIVEN: &str = "klipper";
-/// The container with the device.
-pub(crate) const FLASHER: &str = "kflash";
 /// Where the ConfigMap is.
 pub(crate) const INPUTS: &str = "/etc/kflash";
 /// The configuration in it.
@@ -97,6 +96,16 @@ pub(crate) fn pod(
             ..Volume::default()
         });
     }
+    let main = if shape.phased {
+        phases::check(printer, cluster, shape)?;
+        volumes.push(empty(phases::VOLUME));
+        let mut containers = phases::containers(flasher(printer, cluster, shape, given)?, shape.kubernetes);
+        let main = containers.pop().ok_or(JobError::Yaml("no container flashes".to_owned()))?;
+        init.extend(containers);
+        main
+    } else {
+        flasher(printer, cluster, shape, given)?
+    };
     match shape.access {
         Access::Privileged => {
             volumes.extend(["dev", "sys", "proc"].map(|name| host_path(name, &format!("/{name}"), "Directory")));
@@ -134,7 +143,7 @@ pub(crate) fn pod(
             ..PodSecurityContext::default()
         }),
         init_containers: Some(init).filter(|init| !init.is_empty()),
-        containers: vec![flasher(printer, cluster, shape, given)?],
+        containers: vec![main],
         volumes: Some(volumes),
         ..PodSpec::default()
     })
@@ -297,7 +306,7 @@ fn flasher(printer: &Printer, cluster: &Cluster, shape: &Shape, given: bool) -> 
     };
     mounts.push(mount("lock", &format!("{root}/run/lock"), false));
     Ok(Container {
-        name: FLASHER.to_owned(),
+        name: container::FLASHER.to_owned(),
         image: Some(match shape.via {
             Via::Cable => shape.images.flasher(),
             Via::Swd { .. } => shape.images.flasher_through_probes(),
@@ -329,7 +338,7 @@ fn through_probe(board: &Board, probe: Option<&str>) -> Vec<String> {
 }
 
 /// Whether a board is reached without any device of the node.
-fn over_the_network(board: &Board) -> bool {
+pub(crate) fn over_the_network(board: &Board) -> bool {
     board.device.iter().all(|device| matches!(device, Selector::Tcp(_) | Selector::Usbip { .. }))
 }
 
@@ -352,7 +361,7 @@ pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(crate) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),

@@ -18,6 +18,10 @@ pub struct Shape {
     pub wait: u32,
     /// The sidecar takes a Moonraker that does not answer for a printer that does nothing.
     pub trusting: bool,
+    /// In phases, each with a container of its own: for a board that enumerates anew behind a path of a device plugin.
+    pub phased: bool,
+    /// The oldest Kubernetes that it has to run on. Only phases depend on it.
+    pub kubernetes: Kubernetes,
 }
 
 impl Default for Shape {
@@ -29,6 +33,8 @@ impl Default for Shape {
             via: Via::Cable,
             wait: 0,
             trusting: false,
+            phased: false,
+            kubernetes: Kubernetes::V1_29,
         }
     }
 }
@@ -38,8 +44,44 @@ impl Default for Shape {
 pub enum Access {
     /// As root, with the node's `/dev`: nothing less follows a board that re-enumerates.
     Privileged,
-    /// As nobody, with one resource of a device plugin: for boards on a UART, which do not re-enumerate.
+    /// As nobody, with one resource of a device plugin: for boards on a UART, which do not re-enumerate, and in phases for
+    /// others.
     Unprivileged,
+}
+
+/// A version of Kubernetes that brought something that matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kubernetes {
+    /// Native sidecars.
+    V1_29,
+    /// They are stable.
+    V1_33,
+    /// Containers that end with a given exit code are created again in their place.
+    V1_35,
+}
+
+impl Kubernetes {
+    /// What a server of version 1.`minor` has.
+    pub fn of_minor(minor: u32) -> Self {
+        match minor {
+            ..33 => Self::V1_29,
+            33..35 => Self::V1_33,
+            35.. => Self::V1_35,
+        }
+    }
+}
+
+impl FromStr for Kubernetes {
+    type Err = ParseShapeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1.29" => Ok(Self::V1_29),
+            "1.33" => Ok(Self::V1_33),
+            "1.35" => Ok(Self::V1_35),
+            _ => Err(ParseShapeError { given: text.to_owned(), words: "1.29, 1.33, 1.35" }),
+        }
+    }
 }
 
 /// How Klipper is stopped and given back.

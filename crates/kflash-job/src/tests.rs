@@ -54,6 +54,18 @@ fn shapes() -> impl Iterator<Item = Shape> {
         .flat_map(|access| QUIESCE.into_iter().map(move |quiesce| Shape { access, quiesce, ..Shape::default() }))
 }
 
+/// In phases, and with every way to do without.
+fn phased() -> impl Iterator<Item = Shape> {
+    let unprivileged = shapes().filter(|shape| shape.access == Access::Unprivileged);
+    unprivileged.flat_map(|shape| {
+        [Kubernetes::V1_29, Kubernetes::V1_33, Kubernetes::V1_35].map(|kubernetes| Shape {
+            phased: true,
+            kubernetes,
+            ..shape.clone()
+        })
+    })
+}
+
 fn usual() -> Shape {
     shapes().next().unwrap()
 }
@@ -116,7 +128,7 @@ fn option<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
 
 #[test]
 fn no_container_has_the_token_but_those_that_stop_klipper_and_give_it_back() {
-    for shape in shapes() {
+    for shape in shapes().chain(phased()) {
         let job = job(&shape, None);
         let pod = &job["spec"]["template"]["spec"];
         assert_eq!(pod["automountServiceAccountToken"], false);
@@ -130,9 +142,9 @@ fn no_container_has_the_token_but_those_that_stop_klipper_and_give_it_back() {
 
 #[test]
 fn the_device_is_the_flashers_alone_and_nothing_else_is_privileged() {
-    for shape in shapes() {
+    for shape in shapes().chain(phased()) {
         for container in containers(&job(&shape, None)) {
-            let flasher = container["name"] == "kflash";
+            let flasher = container["name"].as_str().unwrap().starts_with("kflash");
             let privileged = flasher && shape.access == Access::Privileged;
             let mounts = names(&container["volumeMounts"]);
             for directory in ["dev", "sys", "proc"] {
@@ -179,7 +191,7 @@ fn the_nodes_directories_are_mounted_whole() {
 
 #[test]
 fn what_is_mounted_is_there_and_what_is_there_is_mounted() {
-    for shape in shapes() {
+    for shape in shapes().chain(phased()) {
         for firmware in [None, Some(&firmware())] {
             let job = job(&shape, firmware);
             let volumes: Vec<String> =
@@ -316,6 +328,73 @@ fn through_a_probe_goes_one_board_and_unprivileged_it_takes_two_devices() {
     let error = made(&parsed(&(CONFIG.to_owned() + second)), &Shape { via, ..Shape::default() }, None).unwrap_err();
     assert!(matches!(error, JobError::OneProbe { boards: 2, .. }), "{error}");
     assert!("cable".parse::<Via>().unwrap().with(Some("0483:374b".to_owned())).is_err());
+}
+
+#[test]
+fn each_phase_begins_with_a_container_that_is_created_then() {
+    for shape in phased() {
+        let job = job(&shape, None);
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["restartPolicy"], "Never", "the server takes no podFailurePolicy without");
+        let main = container(&job, "kflash");
+        let flashers: Vec<_> =
+            containers(&job).into_iter().filter(|it| it["name"].as_str().unwrap().starts_with("kflash")).collect();
+        for flasher in &flashers {
+            assert_eq!(option(flasher, "--phased"), Some("/run/kflash/journal"));
+            let another_follows = flasher["args"].as_array().unwrap().contains(&"--another-follows".into());
+            assert_eq!(another_follows, flasher != &main, "the last one tells");
+            // But for that, all do the same with the same.
+            let mut same = flasher.clone();
+            same["args"].as_array_mut().unwrap().retain(|arg| arg != "--another-follows");
+            same["name"] = "kflash".into();
+            assert_eq!(same, main);
+        }
+        if shape.kubernetes == Kubernetes::V1_35 {
+            assert_eq!(flashers.len(), 1);
+            assert_eq!(main["restartPolicy"], "Never");
+            let phase = json!({"operator": "In", "values": [ExitCode::Phase.code()]});
+            assert_eq!(main["restartPolicyRules"], json!([{"action": "Restart", "exitCodes": phase}]));
+        } else {
+            let init = names(&pod["initContainers"]);
+            assert!(init.ends_with(&["kflash-enter", "kflash-write"]), "after Klipper was stopped: {init:?}");
+            assert_eq!((&main["restartPolicyRules"], &main["restartPolicy"]), (&Value::Null, &Value::Null));
+        }
+        // What ends a container badly ends the pod, in whichever.
+        let rules = &job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"];
+        assert_eq!(rules["containerName"], Value::Null);
+        assert!(!rules["values"].as_array().unwrap().contains(&ExitCode::Phase.code().into()));
+    }
+}
+
+#[test]
+fn the_version_matters_to_phases_alone() {
+    for shape in shapes() {
+        let newer = Shape { kubernetes: Kubernetes::V1_35, ..shape.clone() };
+        assert_eq!(rendered(&newer, None), rendered(&shape, None));
+    }
+    for (text, minor, version) in [
+        ("1.29", 31, Kubernetes::V1_29),
+        ("1.33", 34, Kubernetes::V1_33),
+        ("1.35", 35, Kubernetes::V1_35),
+        ("1.35", 40, Kubernetes::V1_35),
+    ] {
+        assert_eq!((text.parse(), Kubernetes::of_minor(minor)), (Ok(version), version));
+    }
+    assert!("1.34".parse::<Kubernetes>().unwrap_err().to_string().contains("1.29, 1.33, 1.35"));
+}
+
+#[test]
+fn phases_that_are_for_nothing_are_refused() {
+    let phased = Shape { access: Access::Unprivileged, phased: true, ..Shape::default() };
+    let privileged = Shape { access: Access::Privileged, ..phased.clone() };
+    let through = Shape { via: Via::Swd { probe: None }, ..phased.clone() };
+    let elsewhere = with(r#"["1-1.4", "290034001751333038363536"]"#, r#"["tcp://ender-gateway:3333"]"#);
+    for (config, shape) in [(&config(), &privileged), (&config(), &through), (&elsewhere, &phased)] {
+        let error = made(config, shape, None).unwrap_err();
+        assert!(matches!(error, JobError::NoPhases { .. }), "{error}");
+    }
+    let error = made(&with(r#", resource = "squat.ai/serial""#, ""), &phased, None).unwrap_err();
+    assert!(matches!(error, JobError::NoResource { .. }), "{error}");
 }
 
 #[test]
@@ -494,7 +573,7 @@ fn to_look_at_a_node_takes_no_privilege() {
 #[test]
 fn what_no_manifest_can_do_is_said_above() {
     let config = config();
-    for shape in shapes() {
+    for shape in shapes().chain(phased()) {
         let notes = notes_of_setup(&config.printers[0], &shape).unwrap();
         assert!(notes.lines().all(|line| line.starts_with('#')), "{notes}");
         let label = "kubectl label namespace printers pod-security.kubernetes.io/enforce=privileged";
@@ -504,12 +583,14 @@ fn what_no_manifest_can_do_is_said_above() {
         let notes = notes_of_flash(&shape);
         assert!(notes.lines().all(|line| line.starts_with('#')), "{notes}");
         assert_eq!(notes.contains("kubectl kflash run"), shape.quiesce == Quiesce::Token);
+        let needs = shape.phased && shape.kubernetes == Kubernetes::V1_35;
+        assert_eq!(notes.contains("Kubernetes 1.35 or newer"), needs);
     }
 }
 
 #[test]
 fn yaml_says_the_same_and_kubernetes_own_types_keep_all_of_it() {
-    for shape in shapes() {
+    for shape in shapes().chain(phased()) {
         let manifests = [setup(&config().printers[0], &shape).unwrap(), rendered(&shape, Some(&firmware()))].concat();
         let text = yaml(&manifests).unwrap();
         let back: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();

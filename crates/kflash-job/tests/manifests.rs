@@ -43,10 +43,14 @@ fn shapes() -> Vec<Shape> {
 
 /// What `kubernetes-validate` says of these files, strictly, for every version.
 fn validate(files: &[PathBuf]) -> Output {
+    validate_for(&VERSIONS, files)
+}
+
+fn validate_for(versions: &[&str], files: &[PathBuf]) -> Output {
     let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let mut command = Command::new(target.join("python/bin/kubernetes-validate"));
     command.args(["--strict", "--quiet"]);
-    command.args(VERSIONS.iter().flat_map(|version| ["-k", version])).args(files);
+    command.args(versions.iter().flat_map(|version| ["-k", version])).args(files);
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run `tools/debian-packages test`"))
 }
 
@@ -125,6 +129,38 @@ fn every_shape_is_valid_for_every_version() {
         assert!(text.contains(old));
         fs::write(&wrong, text.replace(old, new)).unwrap();
         assert!(!validate(std::slice::from_ref(&wrong)).status.success(), "{new}");
+    }
+}
+
+#[test]
+fn phases_are_valid_from_the_version_on_that_they_are_for() {
+    let folder = TempDir::new().unwrap();
+    let mut config = example();
+    config.printers[0].cluster.as_mut().unwrap().resource = Some("squat.ai/serial".to_owned());
+    let inputs = Inputs {
+        config: &config,
+        printer: &config.printers[0],
+        profiles: &BTreeMap::new(),
+        ca: None,
+        moonraker_ca: None,
+        firmware: None,
+    };
+    for (version, from) in [("1.29", 0), ("1.33", 1), ("1.35", 2)] {
+        let shape = Shape {
+            access: Access::Unprivileged,
+            phased: true,
+            kubernetes: version.parse().unwrap(),
+            ..Shape::default()
+        };
+        let file = folder.path().join(version);
+        fs::write(&file, yaml(&flash(&inputs, &shape).unwrap()).unwrap()).unwrap();
+        let file = std::slice::from_ref(&file);
+        let output = validate_for(&VERSIONS[from..], file);
+        assert!(output.status.success(), "{version}: {output:?}");
+        if version == "1.35" {
+            let older = validate_for(&["1.33"], file);
+            assert!(!older.status.success() && format!("{older:?}").contains("restartPolicyRules"), "{older:?}");
+        }
     }
 }
 

@@ -114,8 +114,8 @@ struct Logs<'a> {
     cluster: &'a Cluster,
     to: Sender<Told>,
     tasks: JoinSet<()>,
-    /// By pod and container.
-    begun: BTreeSet<(String, String)>,
+    /// By pod, container, and how often that was created again.
+    begun: BTreeSet<(String, String, i32)>,
 }
 
 impl Logs<'_> {
@@ -127,7 +127,7 @@ impl Logs<'_> {
         for container in all {
             let state = container.state.as_ref();
             let began = state.is_some_and(|state| state.running.is_some() || state.terminated.is_some());
-            if began && self.begun.insert((name.clone(), container.name.clone())) {
+            if began && self.begun.insert((name.clone(), container.name.clone(), container.restart_count)) {
                 let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
                 self.tasks.spawn(follow(pods, name.clone(), container.name.clone(), self.to.clone()));
             }

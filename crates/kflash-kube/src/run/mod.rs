@@ -24,7 +24,7 @@ use crate::step::Step;
 use crate::stop::Stop;
 
 /// For how long the API server may be out of reach.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a gate that is shut.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks whether something that was deleted is gone.

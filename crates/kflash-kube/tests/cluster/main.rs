@@ -9,6 +9,7 @@ mod klippy;
 mod lease;
 mod look;
 mod moonraker;
+mod phases;
 mod pod;
 mod process;
 mod python_client;

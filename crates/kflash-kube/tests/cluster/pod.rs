@@ -14,7 +14,7 @@ use kflash::addr::{FlashAddr, FlashRange, FlashSize};
 use kflash::boards;
 use kflash::cluster::{Confirmed, Gate, Outcome, Summary, annotation};
 use kflash::exit::ExitCode;
-use kflash_job::{Quiesce, Shape, Via};
+use kflash_job::{Access, Kubernetes, Quiesce, Shape, Via};
 use kflash_sim::board::{Contents, Options, VirtualBoard};
 use kflash_sim::firmware::TestImage;
 use kflash_sim::mount::live::Live;
@@ -211,10 +211,18 @@ fn what_the_manifests_tell_the_containers_is_understood() {
     let shapes = [Quiesce::Sidecar, Quiesce::Token, Quiesce::None].map(|quiesce| Shape { quiesce, ..Shape::default() });
     let waits = Shape { wait: 7200, trusting: true, ..Shape::default() };
     let through = Shape { via: Via::Swd { probe: Some("0483:374b:066F".into()) }, ..Shape::default() };
-    for shape in shapes.into_iter().chain([waits, through]) {
+    let phased = [Kubernetes::V1_29, Kubernetes::V1_35].map(|kubernetes| Shape {
+        access: Access::Unprivileged,
+        phased: true,
+        kubernetes,
+        ..Shape::default()
+    });
+    for shape in shapes.into_iter().chain([waits, through]).chain(phased) {
         let pod = order_of(&shape).job.spec.unwrap().template.spec.unwrap();
         let containers: Vec<_> = pod.init_containers.into_iter().flatten().chain(pod.containers).collect();
-        assert_eq!(containers.len(), if shape.quiesce == Quiesce::Sidecar { 2 } else { 1 });
+        let init_phases = shape.phased && shape.kubernetes == Kubernetes::V1_29;
+        let more = if init_phases { 2 } else { 0 };
+        assert_eq!(containers.len(), more + if shape.quiesce == Quiesce::Sidecar { 2 } else { 1 });
         for container in containers {
             let program = match &*container.name {
                 "quiesce" => PathBuf::from(env!("CARGO_BIN_EXE_kubectl-kflash")),

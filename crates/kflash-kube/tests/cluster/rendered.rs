@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use kflash::cluster::{Outcome, Summary, annotation, label};
 use kflash::config::Config;
 use kflash::exit::ExitCode;
-use kflash::obtain;
+use kflash::obtain::{self, Obtained};
 use kflash_job::{Access, Inputs, Manifest, Shape};
 use kflash_sim::board::Options;
 use serde_json::Value;
@@ -75,17 +75,21 @@ pub struct Pod<'a> {
 impl<'a> Pod<'a> {
     /// A pod of the Job that is rendered of `config`, with nothing in its volumes but its inputs.
     pub fn new(served: &'a Served, config: &str) -> Self {
+        Self::of(served, config, &Shape { access: Access::Unprivileged, ..Shape::default() }, None)
+    }
+
+    /// The same in any shape; `firmware`: what comes along.
+    pub fn of(served: &'a Served, config: &str, shape: &Shape, firmware: Option<&Obtained>) -> Self {
         let config = Config::parse(Path::new("/etc/kflash/config.toml"), config.as_bytes(), None).unwrap();
-        let shape = Shape { access: Access::Unprivileged, ..Shape::default() };
         let inputs = Inputs {
             config: &config,
             printer: &config.printers[0],
             profiles: &BTreeMap::new(),
             ca: None,
             moonraker_ca: None,
-            firmware: None,
+            firmware,
         };
-        let mut manifests = kflash_job::flash(&inputs, &shape).unwrap();
+        let mut manifests = kflash_job::flash(&inputs, shape).unwrap();
         let (Some(Manifest::Job(job)), Some(Manifest::ConfigMap(map))) = (manifests.pop(), manifests.pop()) else {
             panic!("a ConfigMap and a Job")
         };
@@ -100,10 +104,13 @@ impl<'a> Pod<'a> {
         for (key, text) in map.data.unwrap() {
             fs::write(volumes.path().join("inputs").join(key), text).unwrap();
         }
+        for (key, bytes) in map.binary_data.into_iter().flatten() {
+            fs::write(volumes.path().join("firmware").join(key), bytes.0).unwrap();
+        }
         Self { served, spec, volumes }
     }
 
-    fn container(&self, name: &str) -> Container {
+    pub fn container(&self, name: &str) -> Container {
         let mut containers = self.spec.init_containers.iter().flatten().chain(&self.spec.containers);
         containers.find(|container| container.name == name).unwrap().clone()
     }
@@ -133,8 +140,9 @@ impl<'a> Pod<'a> {
     }
 
     /// The container `name`, ready to be started.
-    fn command(&self, name: &str, words: Option<Vec<String>>) -> Command {
+    pub fn command(&self, name: &str, words: Option<Vec<String>>) -> Command {
         let container = self.container(name);
+        let sidecar = name == "quiesce" && words.is_none();
         let words = self.words(&container, &words.unwrap_or_else(|| container.args.clone().unwrap()));
         let mut command = if ["settle", "quiesce"].contains(&name) {
             // Where a pod has its account's token.
@@ -147,15 +155,15 @@ impl<'a> Pod<'a> {
         for variable in container.env.iter().flatten() {
             command.envs(variable.value.as_ref().map(|value| (&variable.name, self.here(&container, value))));
         }
-        // Its /run/lock is a volume.
-        if name == "kflash" {
+        // Its /run/lock is a volume; and what both see of the node is here, too, where there is one.
+        if name.starts_with("kflash") || (sidecar && self.volumes.path().join("sys").is_dir()) {
             command.args(["--host-root"]).arg(self.volumes.path());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    async fn run(&self, name: &str, words: Option<Vec<String>>) -> Output {
+    pub async fn run(&self, name: &str, words: Option<Vec<String>>) -> Output {
         let mut command = self.command(name, words);
         task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
     }
@@ -170,20 +178,31 @@ impl<'a> Pod<'a> {
             assert_eq!(output.status.code(), Some(0), "{output:?}");
         }
         built(self.volumes.path().join("firmware/mcu"));
+        let sidecar = self.quiesced().await;
+        let flashed = self.run("kflash", None).await;
+        let json = fs::read(self.termination()).unwrap_or_else(|error| panic!("{error}: {flashed:?}"));
+        let left: Summary = serde_json::from_slice(&json).unwrap();
+        assert_eq!(flashed.status.code(), Some(left.exit_code.into()), "{flashed:?}");
+        self.end(sidecar).await;
+        left
+    }
+
+    /// The sidecar, once its startup probe has succeeded.
+    pub async fn quiesced(&self) -> Child {
         let sidecar = self.command("quiesce", None).spawn().unwrap();
         let probe = self.container("quiesce").startup_probe.unwrap().exec.unwrap().command.unwrap().split_off(1);
         while self.run("quiesce", Some(probe.clone())).await.status.code() != Some(0) {
             time::sleep(Duration::from_millis(50)).await;
         }
-        let flashed = self.run("kflash", None).await;
-        let json = fs::read(self.termination()).unwrap_or_else(|error| panic!("{error}: {flashed:?}"));
-        let left: Summary = serde_json::from_slice(&json).unwrap();
-        assert_eq!(flashed.status.code(), Some(left.exit_code.into()), "{flashed:?}");
+        sidecar
+    }
+
+    /// The sidecar is told to end, and Klipper is back.
+    pub async fn end(&self, sidecar: Child) {
         send("TERM", sidecar.id());
         let output = task::spawn_blocking(move || sidecar.wait_with_output()).await.unwrap().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!((self.served.server.replicas(&self.served.klipper), self.served.owed()), (1, Value::Null));
-        left
     }
 }
 

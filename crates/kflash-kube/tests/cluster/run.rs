@@ -12,7 +12,7 @@ use kflash::exit::ExitCode;
 use kflash::image::Image;
 use kflash::moonraker::{Activity, Job};
 use kflash::obtain::{From, Obtained};
-use kflash_job::{Inputs, Manifest, Quiesce, Shape};
+use kflash_job::{Access, Inputs, Manifest, Quiesce, Shape};
 use kflash_kube::api::Cluster;
 use kflash_kube::gate::Answer;
 use kflash_kube::lease::Identity;
@@ -52,7 +52,10 @@ pub fn order(quiesce: Quiesce) -> Order {
 
 /// The same, in any shape.
 pub fn order_of(shape: &Shape) -> Order {
-    let config = Config::parse(Path::new("/etc/kflash/config.toml"), CONFIG.as_bytes(), None).unwrap();
+    let mut config = Config::parse(Path::new("/etc/kflash/config.toml"), CONFIG.as_bytes(), None).unwrap();
+    if shape.access == Access::Unprivileged {
+        config.printers[0].cluster.as_mut().unwrap().resource = Some("squat.ai/serial".to_owned());
+    }
     let printer = config.printer("voron").unwrap();
     let profiles = std::collections::BTreeMap::new();
     let bytes = TestImage::klipper("stm32f446xx", 0x0800_8000).build();

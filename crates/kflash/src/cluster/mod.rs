@@ -48,6 +48,16 @@ pub mod label {
     pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 }
 
+/// Containers of a flash pod that have the device, in their order. All but the last are there in a flash in phases alone.
+pub mod container {
+    /// Brings the board into its bootloader.
+    pub const ENTER: &str = "kflash-enter";
+    /// Writes.
+    pub const WRITE: &str = "kflash-write";
+    /// Does what is left, which is all where there is no other.
+    pub const FLASHER: &str = "kflash";
+}
+
 /// Files in the directory that the containers of a flash pod share.
 pub mod file {
     /// A [`Gate`](super::Gate), from `quiesce` to `kflash`.

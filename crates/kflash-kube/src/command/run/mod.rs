@@ -9,11 +9,13 @@ use std::time::Duration;
 use clap::value_parser;
 use kflash::cluster::Outcome;
 use kflash::exit::ExitCode;
-use kflash_job::{Access, Images, Quiesce, Shape, Via};
-use kflash_kube::run::{Ending, Run, Told};
+use kflash_job::{Access, Images, Kubernetes, Quiesce, Shape, Via};
+use kflash_kube::api::{ApiError, Cluster, Patience};
+use kflash_kube::run::{Ending, PATIENCE, Run, Told};
 use kflash_kube::step::Step;
-use kflash_kube::stop;
+use kflash_kube::stop::{self, Stop};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use self::inputs::Inputs;
 use self::log::Log;
@@ -49,6 +51,10 @@ pub struct Args {
     /// How the board is reached: with the node's /dev, or with a device plugin's resource
     #[arg(long, default_value = "privileged", value_name = "privileged|unprivileged")]
     access: Access,
+    /// With --access unprivileged, for a board on USB behind Katapult: flash it in phases, since a container keeps the
+    /// device node that it was created with. The device plugin has to give a path that stays
+    #[arg(long)]
+    phased: bool,
     /// How Klipper is stopped: by a sidecar that scales it, by a token that it gives up to the Job, or by somebody else
     #[arg(long, default_value = "sidecar", value_name = "sidecar|token|none")]
     quiesce: Quiesce,
@@ -72,15 +78,21 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         via: args.via.clone().with(args.probe.clone()).map_err(|error| Failure::new(ExitCode::Usage, &error))?,
         wait: if args.quiesce == Quiesce::Sidecar { args.wait } else { 0 },
         trusting: args.trust_silence,
+        phased: args.phased,
+        ..Shape::default()
     };
-    let order = inputs.order(&shape, Duration::from_secs(args.wait.into()), args.trust_silence)?;
+    let ordered = |shape: &Shape| inputs.order(shape, Duration::from_secs(args.wait.into()), args.trust_silence);
+    let mut order = ordered(&shape)?;
     let cluster = cli.connect.cluster_in(order.inputs.metadata.namespace.as_deref()).await?;
+    let (stopper, stop) = stop::channel();
+    let steps = |step: Step| print::step(&step, cli.json);
+    if args.phased {
+        order = ordered(&Shape { kubernetes: version(&cluster, &stop, &steps).await?, ..shape })?;
+    }
     let printer = inputs.moonraker(&cluster).await?;
 
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|error| Failure::new(ExitCode::Internal, &format!("cannot take signals: {error}")))?;
-    let (stopper, stop) = stop::channel();
-    let steps = |step: Step| print::step(&step, cli.json);
     let log = Log::default();
     let tell = |told: Told| match told {
         _ if cli.json => print::result_json(&told),
@@ -107,4 +119,14 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         print::result(&format!("{}\n", Step::Ended { summary }));
     }
     Ok(exit)
+}
+
+/// What the server has; what is there everywhere, if it does not tell.
+async fn version(cluster: &Cluster, stop: &Stop, steps: &(dyn Fn(Step) + Sync)) -> Result<Kubernetes, Failure> {
+    let patience = Patience { until: Some(Instant::now() + PATIENCE), stop: Some(stop), steps };
+    match cluster.server_minor(&patience).await {
+        Ok(minor) => Ok(Kubernetes::of_minor(minor)),
+        Err(ApiError::Denied { .. } | ApiError::Wrong { .. }) => Ok(Kubernetes::V1_29),
+        Err(error) => Err(Failure::new(error.exit(), &error)),
+    }
 }
