@@ -15,7 +15,6 @@ use crate::args::Shared;
 use crate::failure::Failure;
 use crate::firmware;
 use crate::render;
-use crate::target::find_board;
 
 /// Makes the manifests that flash a printer in a Kubernetes cluster
 #[derive(clap::Args, Debug)]
@@ -32,7 +31,7 @@ enum Verb {
 /// Prints setup.yaml, which is applied once for each printer, and flash-job.yaml, which flashes it
 ///
 /// The printer stands in the configuration, with a [printers.cluster] that names its node and what runs Klipper. The Job
-/// obtains the firmware while Klipper still runs, asks Moonraker, stops Klipper, flashes every board of the printer,
+/// obtains the firmware while Klipper still runs (but for a token), asks Moonraker, stops Klipper, flashes every board,
 /// proves what they run, and gives Klipper back. It is named by a digest of its inputs: the same one is not run twice
 /// (`kubectl replace --force` does). No cluster is asked; nothing is applied.
 #[derive(clap::Args, Debug)]
@@ -152,14 +151,11 @@ fn write(folder: &Path, setup: &str, flash: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The texts of the profile files that the printer's boards name. A pod knows the built-in chips only.
+/// The texts of the profile files that the printer's boards name.
 fn profiles(printer: &Printer) -> Result<BTreeMap<String, String>, Failure> {
     let mut texts = BTreeMap::new();
-    for board in &printer.boards {
-        find_board(&board.board)?;
-        if board.board.contains('/') {
-            texts.insert(board.name.clone(), read(Path::new(&board.board))?);
-        }
+    for board in printer.boards.iter().filter(|board| board.board.contains('/')) {
+        texts.insert(board.name.clone(), read(Path::new(&board.board))?);
     }
     Ok(texts)
 }

@@ -15,7 +15,6 @@ use kflash::cluster::container;
 use kflash::config::{Board, Config, Printer};
 use kflash::digest::Sha256;
 use kflash::exit::ExitCode;
-use kflash::image::Image;
 use kflash::obtain::Obtained;
 use kflash::plan;
 
@@ -57,13 +56,10 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     if shape.wait > 0 && shape.quiesce != Quiesce::Sidecar {
         return Err(JobError::NobodyWaits { printer: printer.name.clone(), quiesce: shape.quiesce });
     }
-    match (inputs.firmware, &*printer.boards) {
-        (Some(firmware), [board]) => suits(inputs, board, &firmware.image)?,
-        (Some(_), boards) => {
-            return Err(JobError::WhichBoard { printer: printer.name.clone(), boards: boards.len() });
-        }
-        (None, _) => {}
+    if inputs.firmware.is_some() && printer.boards.len() > 1 {
+        return Err(JobError::WhichBoard { printer: printer.name.clone(), boards: printer.boards.len() });
     }
+    printer.boards.iter().try_for_each(|board| known(inputs, board))?;
     if shape.via != Via::Cable && printer.boards.len() > 1 {
         return Err(JobError::OneProbe { printer: printer.name.clone(), boards: printer.boards.len() });
     }
@@ -80,8 +76,8 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     data.extend(inputs.moonraker_ca.map(|ca| (MOONRAKER_CA.to_owned(), ca.to_owned())));
     data.extend(inputs.profiles.iter().map(|(board, text)| (profile_key(board), text.clone())));
     let firmware = inputs.firmware.map(|firmware| firmware.bytes.clone());
-    let size = data.iter().map(|(key, text)| key.len() + text.len()).sum::<usize>()
-        + firmware.as_ref().map_or(0, |bytes| bytes.len().div_ceil(3) * 4);
+    let size =
+        data.iter().map(|(key, text)| key.len() + text.len()).sum::<usize>() + firmware.as_ref().map_or(0, Vec::len);
     if size > MOST {
         return Err(JobError::TooLarge { size, most: MOST });
     }
@@ -121,8 +117,8 @@ pub fn flash(inputs: &Inputs<'_>, shape: &Shape) -> Result<Vec<Manifest>, JobErr
     Ok(vec![Manifest::ConfigMap(Box::new(map)), Manifest::Job(Box::new(job))])
 }
 
-/// Refuses an image that the board cannot be flashed with: the pod would stop Klipper to find that out.
-fn suits(inputs: &Inputs<'_>, board: &Board, image: &Image) -> Result<(), JobError> {
+/// Refuses a board that a pod does not know, with the built-in chips alone, and firmware that is not for it.
+fn known(inputs: &Inputs<'_>, board: &Board) -> Result<(), JobError> {
     let file = Path::new(&board.board);
     let known = match inputs.profiles.get(&board.name) {
         Some(text) => boards::builtin_chips().and_then(|chips| boards::profile(file, text.as_bytes(), &chips)),
@@ -133,7 +129,8 @@ fn suits(inputs: &Inputs<'_>, board: &Board, image: &Image) -> Result<(), JobErr
         let (printer, board) = wrong();
         JobError::Board { printer, board, source }
     })?;
-    plan::suits(image, &profile, &chip).map_err(|refusal| {
+    let firmware = inputs.firmware.map_or(Ok(()), |firmware| plan::suits(&firmware.image, &profile, &chip));
+    firmware.map_err(|refusal| {
         let (printer, board) = wrong();
         JobError::Unsuitable { printer, board, refusal }
     })

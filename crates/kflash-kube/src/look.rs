@@ -47,7 +47,7 @@ async fn one(board: &config::Board, places: Places<'_>) -> Result<Board, Shut> {
     let (profile, chip) = boards::find(&board.board).map_err(|error| shut(ExitCode::Usage, &error))?;
     let image = wanted(board, places.firmware, &profile, &chip)?;
     if let Some(root) = places.root {
-        until_there(board, root, &profile, &chip).await.map_err(|error| shut(error.exit(), &error))?;
+        until_there(board, root, &profile, &chip).await?;
     }
     Ok(Board { mcu: board.section(), image })
 }
@@ -63,9 +63,9 @@ fn wanted(board: &config::Board, firmware: &Path, profile: &Profile, chip: &Chip
     Ok(Wanted { sha256: image.sha256, version: dictionary.version })
 }
 
-/// Fails where the board is not on USB. What only its own container sees (a tty, the network) counts as there; so does
+/// Fails where the board is not on USB, or something else is in its place. What only its own container sees (a tty, the network) counts as there; so does
 /// everything where this container sees no USB at all.
-async fn until_there(board: &config::Board, root: &Path, profile: &Profile, chip: &Chip) -> Result<(), SelectError> {
+async fn until_there(board: &config::Board, root: &Path, profile: &Profile, chip: &Chip) -> Result<(), Shut> {
     let on_usb = |selector: &&Selector| matches!(selector, Selector::UsbPath(_) | Selector::Serial(_));
     let selectors: Vec<_> = board.device.iter().filter(on_usb).cloned().collect();
     let elsewhere = selectors.len() < board.device.len();
@@ -75,9 +75,19 @@ async fn until_there(board: &config::Board, root: &Path, profile: &Profile, chip
     let (deadline, host) = (Instant::now() + ABSENT, SystemHost::new(root));
     loop {
         let Ok(scan) = host.scan() else { return Ok(()) };
-        match select(&scan, &selectors, profile, chip) {
-            Err(SelectError::NotFound { .. }) if Instant::now() < deadline => time::sleep(AGAIN).await,
-            found => return found.map(drop),
-        }
+        let device = match select(&scan, &selectors, profile, chip) {
+            Err(SelectError::NotFound { .. }) if Instant::now() < deadline => {
+                time::sleep(AGAIN).await;
+                continue;
+            }
+            found => found.map_err(|error| Shut { exit: error.exit(), reason: error.to_string() })?.0,
+        };
+        return match device.mcu.as_deref().filter(|mcu| !chip.is(mcu)) {
+            None => Ok(()),
+            Some(mcu) => {
+                let reason = format!("{} names {mcu}; {} carries {}", device.place, profile.id, chip.mcu.join(" or "));
+                Err(Shut { exit: ExitCode::Refused, reason })
+            }
+        };
     }
 }

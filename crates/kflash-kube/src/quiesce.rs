@@ -122,7 +122,8 @@ enum Came {
 
 impl<P: Printer> Sidecar<'_, P> {
     /// Does it all, until it is asked to stop and Klipper is back. Requests are made again for as long as it takes once
-    /// Klipper is stopped: only then the caller may give up, and the Lease says what is owed.
+    /// Klipper is stopped, but for an account that stays refused; the caller may give up, too. Then the Lease says what
+    /// is owed.
     pub async fn run(&self) -> Result<(), LeaseFailure> {
         let mut owed = None;
         let came = match self.open_gate(&mut owed).await {
@@ -486,7 +487,11 @@ enum Taking {
 
 impl From<ApiError> for Taking {
     fn from(error: ApiError) -> Self {
-        Self::Not(error.into())
+        match error {
+            // A night's wait is not lost for a server that is restarted.
+            ApiError::Unreachable { .. } => Self::Shut(Shut { exit: ExitCode::Busy, reason: error.to_string() }),
+            error => Self::Not(error.into()),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::runtime::Builder;
 
 use self::connect::Connect;
 
-/// Stops Klipper in a cluster for a flash, and gives it back
+/// Flashes the boards of printers whose Klipper runs in a cluster
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-kflash",
@@ -42,9 +42,12 @@ struct Cli {
 enum Verb {
     Run(Box<run::Args>),
     Detect(detect::Args),
+    #[command(hide = true)]
     Quiesce(Box<quiesce::Args>),
+    #[command(hide = true)]
     Probe(probe::Args),
     Restore(restore::Args),
+    #[command(hide = true)]
     Settle(settle::Args),
     Status(status::Args),
 }

@@ -10,6 +10,7 @@ use kflash::config::Printer;
 use kflash::exit::ExitCode;
 use kflash_kube::api::{Cluster, Patience};
 use kflash_kube::events;
+use kflash_kube::gate::Shut;
 use kflash_kube::lease::Identity;
 use kflash_kube::look::{Places, look};
 use kflash_kube::printer::Moonraker;
@@ -61,7 +62,8 @@ pub struct Args {
     /// Directory that is shared with the container that flashes
     #[arg(long, value_name = "DIR")]
     shared: PathBuf,
-    /// The firmware file, or the directory with one for each board: where all run theirs already, Klipper is not stopped
+    /// The firmware file, or the directory with one for each board. Klipper is not stopped where all run theirs already,
+    /// nor where one is not for its board
     #[arg(long, value_name = "PATH")]
     firmware: PathBuf,
     /// The boards need not show in the node's sysfs: a debug probe is on them
@@ -106,9 +108,14 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     };
     too_old(&cluster).await?;
     let root = Some(&*args.host_root).filter(|_| !args.through_probe);
+    let (stopper, stop) = stop::channel();
     let boards = tokio::select! {
         boards = look(&printer, Places { firmware: &args.firmware, root }) => boards,
-        () = asked() => return Ok(ExitCode::Ok),
+        // Klipper may be owed its replicas already, by an earlier life of this container.
+        () = asked() => {
+            stopper.request();
+            Err(Shut { exit: ExitCode::Cancelled, reason: "ended before the boards were looked at".to_owned() })
+        }
     };
     let who = Identity { uid: args.job_uid.clone(), job: args.job.clone() };
     let order = Order {
@@ -121,7 +128,6 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
         trusting: args.trust_silence,
     };
     let printer = Moonraker::of(&printer);
-    let (stopper, stop) = stop::channel();
     let (recorder, writer) = events::channel();
     let writing = {
         let (cluster, who, pod) = (cluster.clone(), who.clone(), args.pod.clone());
@@ -145,7 +151,10 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     };
     drop(recorder);
     let _ = time::timeout(LAST_EVENTS, writing).await;
-    let owed = format!("what is owed stands on the Lease: kubectl kflash restore --lease {}", args.lease);
+    let owed = format!(
+        "what is owed stands on the Lease: kubectl kflash restore -n {} --lease {}",
+        cluster.namespace, args.lease
+    );
     match ended {
         Some(Ok(())) => Ok(ExitCode::Ok),
         Some(Err(error)) => Err(Failure::new(error.exit(), &format!("{error}; {owed}"))),

@@ -34,12 +34,12 @@ pub async fn run(args: &Args, cli: &Cli) -> Result<ExitCode, Failure> {
     if cli.json {
         print::result_json(&status);
     } else {
-        print::result(&text(&status));
+        print::result(&text(&status, &cluster.namespace));
     }
     Ok(ExitCode::Ok)
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, namespace: &str) -> String {
     let mut text = String::new();
     let mut entry = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<10}{value}");
@@ -57,7 +57,9 @@ fn text(status: &Status) -> String {
     }
     let owed = match (status.owed, &status.held_by, status.holder_is_dead) {
         (Some(owed), Some(_), false) => format!("{owed} replicas, when the flash has ended"),
-        (Some(owed), _, _) => format!("{owed} replicas: kubectl kflash restore --lease {}", status.lease),
+        (Some(owed), _, _) => {
+            format!("{owed} replicas: kubectl kflash restore -n {namespace} --lease {}", status.lease)
+        }
         (None, _, _) => "nothing".to_owned(),
     };
     entry("owed", &owed);

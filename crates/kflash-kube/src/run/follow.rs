@@ -51,10 +51,10 @@ impl<P: Printer> Run<'_, P> {
             self.warn(name, &seen, &mut warned).await;
             lines.try_iter().for_each(self.tell);
             match job {
-                // How it ended stands in the pods that were seen.
-                None => break Ended::Deleted,
+                // Its pods may still write and give Klipper back. How they ended stands in those that were seen.
+                None if pods.iter().all(is_over) => break Ended::Deleted,
                 Some(Some(ended)) => break Ended::Job(ended),
-                Some(None) => {}
+                None | Some(None) => {}
             }
             if !patience.pause(LOOK).await {
                 return Err(stopped(name));
@@ -101,6 +101,11 @@ impl<P: Printer> Run<'_, P> {
             }
         }
     }
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn stopped(name: &str) -> RunError {

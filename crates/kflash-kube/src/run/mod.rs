@@ -18,13 +18,15 @@ use tokio::time::Instant;
 use self::objects::Unended;
 use crate::api::{ApiError, Cluster, Patience};
 use crate::gate::{self, Answer, Printer, Shut};
-use crate::lease::{Identity, LeaseFailure};
+use crate::lease::{DURATION, Identity, LeaseFailure};
 use crate::restore::{RestoreError, Standing};
 use crate::step::Step;
 use crate::stop::Stop;
 
 /// For how long the API server may be out of reach.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// After how long a sidecar that has ended counts as dead.
+const EXPIRED: Duration = DURATION.saturating_mul(2);
 /// Between two looks at a gate that is shut.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks whether something that was deleted is gone.
@@ -150,6 +152,13 @@ impl<P: Printer> Run<'_, P> {
         self.give_back().await?;
         self.apply_setup().await?;
         self.check_lease().await?;
+        self.check_workload().await?;
+        let ending = self.flash().await?;
+        self.until_given_back().await?;
+        Ok(ending)
+    }
+
+    async fn flash(&self) -> Result<Ending, RunError> {
         let (name, unended) = (self.job_name(), self.unended_job().await?);
         if let Some(Unended { uid, suspended: false }) = &unended {
             self.note(format!("Job {name} is there already, and has not ended"));
@@ -210,6 +219,50 @@ impl<P: Printer> Run<'_, P> {
         let Some(name) = &self.order.lease else { return Ok(()) };
         self.cluster.lease(name, &self.patience()).await?.staying()?;
         Ok(())
+    }
+
+    /// In another namespace than Klipper's, or for another name, all would come to nothing after a build.
+    async fn check_workload(&self) -> Result<(), RunError> {
+        if self.order.lease.is_none() {
+            return Ok(());
+        }
+        match self.cluster.scale(&self.order.workload, &self.patience()).await {
+            // The sidecar's account may.
+            Ok(_) | Err(ApiError::Denied { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Pays what the sidecar could not, such as one whose rights were taken away. It counts as alive for a while.
+    async fn until_given_back(&self) -> Result<(), RunError> {
+        let Some(name) = &self.order.lease else { return Ok(()) };
+        let (who, dead) = (Identity::of_a_person(self.cluster, "kubectl kflash run"), Instant::now() + EXPIRED);
+        loop {
+            let patience = self.patience();
+            let lease = match self.cluster.lease(name, &patience).await {
+                Err(LeaseFailure::Api(ApiError::Missing { .. })) => return Ok(()),
+                lease => lease?,
+            };
+            if lease.debt.is_none() {
+                return Ok(());
+            }
+            match self.cluster.standing(&lease, &who, &patience).await? {
+                Standing::Held(by) if Instant::now() >= dead => {
+                    self.note(format!("Klipper is given back by {by}, which holds Lease {name}"));
+                    return Ok(());
+                }
+                Standing::Held(_) => {
+                    let patience = Patience { until: None, ..patience };
+                    if !patience.pause(AGAIN).await {
+                        return Err(RunError::Stopped(format!("what Lease {name} says is owed is not given back yet")));
+                    }
+                }
+                _ => {
+                    self.note(format!("what Lease {name} says is owed was left: giving it back"));
+                    self.cluster.restore(name, &who, &patience).await?;
+                }
+            }
+        }
     }
 
     /// Waits until the printer may be flashed. Where a sidecar asks once more, it is only asked here what can be reached

@@ -85,9 +85,15 @@ async fn a_board_that_is_not_there_is_told() {
     }
     let (exit, reason) = shut(node.look(&printer("'1-1.4'")).await);
     assert_eq!((exit, &*reason), (ExitCode::NotFound, "voron/mcu: no device found for 1-1.4"));
-    // Another board is plugged in there.
+    // Another board is plugged in there; or one whose chip it cannot be.
     let (exit, reason) = shut(node.look(&printer("'1-1.3', 'B'")).await);
     assert!(exit == ExitCode::Refused && reason.contains("1-1.3"), "{reason}");
+    let mut other = printer("'1-1.3'");
+    other.boards[0].board = "btt-skr-mini-e3-v3".into();
+    fs::write(&node.firmware, TestImage::klipper("stm32g0b1xx", 0x0800_2000).build()).unwrap();
+    let (exit, reason) = shut(node.look(&other).await);
+    assert!(exit == ExitCode::Refused && reason.contains("1-1.3 names stm32f446xx"), "{reason}");
+    fs::write(&node.firmware, image()).unwrap();
     // Where a tty leads, only the container with the device knows; the network is not asked.
     for device in ["'/dev/ttyUSB0'", "'1-1.4', '/dev/ttyUSB0'", "'tcp://gateway:3333'"] {
         assert_eq!(node.look(&printer(device)).await.unwrap(), here(), "{device}");

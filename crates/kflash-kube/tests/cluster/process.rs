@@ -216,7 +216,10 @@ async fn a_lease_that_is_deleted_stays_until_klipper_is_given_back() {
     sidecar.signal("TERM");
     sidecar.signal("TERM");
     let ended = sidecar.end().await;
-    assert!(String::from_utf8_lossy(&ended.stderr).ends_with("restore --lease kflash-voron\n"), "{ended:?}");
+    assert!(
+        String::from_utf8_lossy(&ended.stderr).ends_with("restore -n printers --lease kflash-voron\n"),
+        "{ended:?}"
+    );
     assert_eq!((served.server.replicas(&served.klipper), served.owed()), (0, "1".into()));
     let lease = served.server.lease(LEASE);
     let mut spec = lease["spec"].clone();
@@ -265,7 +268,7 @@ async fn what_a_killed_one_owes_is_restored() {
     let status = run(served.kflash(&[&["status"][..], &of_voron].concat())).await;
     let said = String::from_utf8(status.stdout).unwrap();
     assert!(
-        said.contains("which is dead\n") && said.contains("kubectl kflash restore --lease kflash-voron\n"),
+        said.contains("which is dead\n") && said.contains("kubectl kflash restore -n printers --lease kflash-voron\n"),
         "{said}"
     );
 
@@ -318,7 +321,7 @@ async fn a_second_signal_ends_it_at_once_and_says_what_is_owed() {
     let ended = sidecar.end().await;
     assert_code(&ended, ExitCode::Cancelled.code().into());
     let log = String::from_utf8(ended.stderr).unwrap();
-    let said = "error: ended by a second signal; what is owed stands on the Lease: kubectl kflash restore --lease kflash-voron\n";
+    let said = "error: ended by a second signal; what is owed stands on the Lease: kubectl kflash restore -n printers --lease kflash-voron\n";
     assert!(log.ends_with(said), "{log}");
     assert_eq!(served.owed(), "1");
 }
@@ -362,6 +365,23 @@ async fn klipper_is_not_stopped_for_firmware_of_another_board() {
     let sidecar = served.quiesce(&["--trust-silence"]);
     let Gate::Refused { exit, reason } = served.started().await else { panic!("it is refused") };
     assert!(exit == ExitCode::Refused && reason.contains("dictionary names stm32g0b1xx"), "{reason}");
+    sidecar.signal("TERM");
+    assert_code(&sidecar.end().await, 0);
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_of_it_owes_is_paid_though_it_looks_for_the_board_when_the_pod_ends() {
+    let served = Served::new().await;
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    assert_eq!(served.started().await, Gate::Open);
+    sidecar.signal("KILL");
+    sidecar.end().await;
+    assert_eq!((served.server.replicas(&served.klipper), served.owed()), (0, "1".into()));
+    // The board is in its bootloader, under another serial number.
+    fs::create_dir_all(served.file("sys/bus/usb/devices")).unwrap();
+    let sidecar = served.quiesce(&["--trust-silence"]);
+    time::sleep(Duration::from_secs(1)).await;
     sidecar.signal("TERM");
     assert_code(&sidecar.end().await, 0);
     assert_eq!((served.server.replicas(&served.klipper), served.owed()), (1, Value::Null));

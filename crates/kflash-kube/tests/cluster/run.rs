@@ -200,9 +200,9 @@ impl Bench {
             summary
         };
         let (ended, summary) = tokio::join!(sidecar.run(), flash);
-        ended.unwrap();
         server.log_line(name, "quiesce", None);
-        self.ended(name, &[built, container("quiesce", &terminated(0, None))], &summary);
+        let code = u8::from(ended.is_err()).into();
+        self.ended(name, &[built, container("quiesce", &terminated(code, None))], &summary);
     }
 
     fn ended(&self, pod: &str, init: &[Value], summary: &Summary) {
@@ -460,6 +460,31 @@ async fn a_job_goes_on_without_being_followed_and_can_be_followed_again() {
         () = kubelet => unreachable!("it never ends"),
     }
     bench.assert_whole(1, "followed again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sidecar_whose_account_is_gone_could_not_give_back_is_given_back() {
+    let bench = Bench::new().await;
+    let (sidecar, script) = (order(Quiesce::Sidecar), Script::well());
+    let ((ended, told), ()) = tokio::join!(bench.run(&sidecar, &script), async {
+        time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(bench.owed(), Some(1));
+        bench.server.forget_user("flasher");
+    });
+    assert_eq!(ended.unwrap(), Ending { exit: ExitCode::Ok, summary: flashed("v2") });
+    let noted = |told: &Told| matches!(told, Told::Note { text } if text.contains("was left: giving it back"));
+    assert!(told.iter().any(noted), "{told:#?}");
+    bench.assert_whole(1, "by a person");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_is_not_there_costs_no_build() {
+    let bench = Bench::new().await;
+    bench.server.remove_klipper(&bench.klipper);
+    let (ended, _) = bench.run(&order(Quiesce::Sidecar), &Script::well()).await;
+    let error = ended.unwrap_err();
+    assert!(error.exit() == ExitCode::Usage && error.to_string().contains("voron-klipper"), "{error}");
+    assert!(bench.server.jobs().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
